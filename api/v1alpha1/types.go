@@ -1,0 +1,245 @@
+package v1alpha1
+
+// APIVersion is what apiVersion must say.
+const APIVersion = "muster.dev/v1alpha1"
+
+// The kinds a document may have.
+const (
+	KindFleet    = "Fleet"
+	KindTask     = "Task"
+	KindSchedule = "Schedule"
+)
+
+// Metadata names an object.
+type Metadata struct {
+	// Name has 1-63 characters: lower-case letters, digits and "-".
+	Name   string            `json:"name,omitempty"`
+	Labels map[string]string `json:"labels,omitempty"`
+}
+
+// Fleet is a fleet of agents and the rules that size it.
+type Fleet struct {
+	APIVersion string    `json:"apiVersion"`
+	Kind       string    `json:"kind"`
+	Metadata   Metadata  `json:"metadata"`
+	Spec       FleetSpec `json:"spec"`
+}
+
+// FleetSpec is what a fleet should be.
+type FleetSpec struct {
+	Queue     Queue      `json:"queue,omitempty"`
+	Templates []Template `json:"templates"`
+	Objective Objective  `json:"objective,omitempty"`
+	Capacity  Capacity   `json:"capacity,omitempty"`
+	Nodes     Nodes      `json:"nodes,omitempty"`
+	Cost      Cost       `json:"cost,omitempty"`
+	Tenants   []Tenant   `json:"tenants,omitempty"`
+	Secrets   Secrets    `json:"secrets,omitempty"`
+	Retention Retention  `json:"retention,omitempty"`
+}
+
+// Queue says where tasks come from.
+type Queue struct {
+	Type string `json:"type,omitempty"` // embedded (default)
+	// MaxBacklog bounds waiting tasks; submission beyond it is refused with
+	// 429. Default 1,000,000.
+	MaxBacklog int `json:"maxBacklog,omitempty"`
+	// Visibility is how long a lease holds without being extended. Default 30s.
+	Visibility string `json:"visibility,omitempty"`
+}
+
+// Template is what a sandbox is made from.
+type Template struct {
+	Name      string            `json:"name"`
+	Runtime   string            `json:"runtime,omitempty"` // auto (default), gvisor, runc, crun
+	Image     string            `json:"image,omitempty"`   // host (default), a path, or an OCI reference
+	Resources Resources         `json:"resources,omitempty"`
+	Network   Network           `json:"network,omitempty"`
+	Env       map[string]string `json:"env,omitempty"`
+	Repos     []string          `json:"repos,omitempty"`
+	Prepare   []string          `json:"prepare,omitempty"`
+	Mounts    []Mount           `json:"mounts,omitempty"`
+	MaxAge    string            `json:"maxAge,omitempty"` // default 6h; 0 never
+	Timeouts  Timeouts          `json:"timeouts,omitempty"`
+	Min       int               `json:"min,omitempty"` // smallest warm pool of this template
+}
+
+// Resources are limits. Quantities are written as in Kubernetes.
+type Resources struct {
+	CPUs   Quantity `json:"cpus,omitempty"`   // cores: 1, 0.5, 500m; default 1
+	Memory Quantity `json:"memory,omitempty"` // default 2Gi
+	Pids   int      `json:"pids,omitempty"`   // default 512
+	Disk   Quantity `json:"disk,omitempty"`   // default 10Gi
+	Files  int      `json:"files,omitempty"`  // open files per process; default 4096
+	Log    Quantity `json:"log,omitempty"`    // log bytes kept per task; default 64Mi
+}
+
+// Network is what a sandbox may reach.
+type Network struct {
+	Mode string `json:"mode,omitempty"` // none (default), proxy, open
+	// Allow lists host names, "*.example.com" or "host:port".
+	Allow []string `json:"allow,omitempty"`
+	// AllowPrivate lists names or addresses in loopback or private ranges
+	// that may be reached through the proxy nevertheless.
+	AllowPrivate []string `json:"allowPrivate,omitempty"`
+}
+
+// Mount shows a host path, read-only, inside a sandbox.
+type Mount struct {
+	Source string `json:"source"`
+	Target string `json:"target"`
+}
+
+// Timeouts bound a task; Go durations ("90s", "2h"). "0" means no bound.
+type Timeouts struct {
+	Queue   string `json:"queue,omitempty"`   // default 24h
+	Startup string `json:"startup,omitempty"` // default 60s
+	Run     string `json:"run,omitempty"`     // default 2h
+	Idle    string `json:"idle,omitempty"`    // default 0
+}
+
+// Objective is what the fleet is sized for.
+type Objective struct {
+	StartP99    string `json:"startP99,omitempty"`    // default 5s
+	ReactWithin string `json:"reactWithin,omitempty"` // default 60s
+}
+
+// Capacity bounds the fleet.
+type Capacity struct {
+	Sandboxes Range   `json:"sandboxes,omitempty"`
+	Floors    []Floor `json:"floors,omitempty"`
+}
+
+// Range is a minimum (of warm sandboxes over all pools of the default
+// template) and a maximum (of all sandboxes).
+type Range struct {
+	Min int `json:"min,omitempty"` // default 0
+	Max int `json:"max,omitempty"` // default 200
+}
+
+// Floor raises the minimum at the times of a cron expression.
+type Floor struct {
+	Cron     string `json:"cron"`
+	Timezone string `json:"timezone,omitempty"` // IANA name; default UTC
+	For      string `json:"for"`
+	Min      int    `json:"min"`
+	Template string `json:"template,omitempty"` // default: the first template
+}
+
+// Nodes says where sandboxes run.
+type Nodes struct {
+	Provider string `json:"provider,omitempty"` // host (default)
+	// Reserve is what the host keeps for itself.
+	ReserveCPUs   Quantity `json:"reserveCPUs,omitempty"`   // default 0
+	ReserveMemory Quantity `json:"reserveMemory,omitempty"` // default 512Mi
+	// Slots bounds sandboxes on the host; default from memory and Overcommit.
+	Slots int `json:"slots,omitempty"`
+	// OvercommitCPU and OvercommitMemory say how far limits may exceed the
+	// machine; 1 is not at all. Defaults 8 and 2: agents wait most of the time.
+	OvercommitCPU    float64 `json:"overcommitCPU,omitempty"`
+	OvercommitMemory float64 `json:"overcommitMemory,omitempty"`
+}
+
+// Cost is what compute costs.
+type Cost struct {
+	NodeHourUSD float64 `json:"nodeHourUSD,omitempty"`
+	Budget      Budget  `json:"budget,omitempty"`
+}
+
+// Budget bounds spending, in US dollars; 0 is no bound.
+type Budget struct {
+	PerHour float64 `json:"perHour,omitempty"`
+	PerDay  float64 `json:"perDay,omitempty"`
+}
+
+// Tenant is a team with a share of the fleet. A task belongs to the tenant
+// named by its label "tenant", else "team", else to "default".
+type Tenant struct {
+	Name       string  `json:"name"`
+	Weight     float64 `json:"weight,omitempty"`     // default 1
+	MaxRunning int     `json:"maxRunning,omitempty"` // 0: no bound
+}
+
+// Secrets says where named secrets come from. They are read at claim time
+// and never logged or stored.
+type Secrets struct {
+	// Dir is a directory with one file per secret, mode 0600 or 0400.
+	Dir string `json:"dir,omitempty"`
+	// Env allows secrets from the control plane's environment, as
+	// MUSTER_SECRET_<NAME>.
+	Env bool `json:"env,omitempty"`
+}
+
+// Retention says how long finished tasks are kept. Default 720h.
+type Retention struct {
+	Tasks string `json:"tasks,omitempty"`
+}
+
+// Task is a task as a document.
+type Task struct {
+	APIVersion string   `json:"apiVersion,omitempty"`
+	Kind       string   `json:"kind,omitempty"`
+	Metadata   Metadata `json:"metadata,omitempty"` // name and labels, merged into the spec's
+	Spec       TaskSpec `json:"spec"`
+}
+
+// TaskSpec is what an agent should do.
+type TaskSpec struct {
+	Name      string            `json:"name,omitempty"`
+	Labels    map[string]string `json:"labels,omitempty"`
+	Template  string            `json:"template,omitempty"`
+	Repo      *Repo             `json:"repo,omitempty"`
+	Prompt    string            `json:"prompt,omitempty"` // also in $MUSTER_PROMPT and the file $MUSTER_PROMPT_FILE
+	Command   []string          `json:"command"`
+	Setup     []string          `json:"setup,omitempty"`
+	Env       map[string]string `json:"env,omitempty"`
+	Secrets   []string          `json:"secrets,omitempty"`
+	Image     string            `json:"image,omitempty"`
+	Resources *Resources        `json:"resources,omitempty"`
+	Network   *Network          `json:"network,omitempty"`
+	Timeouts  *Timeouts         `json:"timeouts,omitempty"`
+	Budget    *TaskBudget       `json:"budget,omitempty"`
+	Retries   *Retries          `json:"retries,omitempty"`
+	Priority  int               `json:"priority,omitempty"` // -1000..1000
+	Artifacts []string          `json:"artifacts,omitempty"`
+	Webhook   string            `json:"webhook,omitempty"`
+	// IdempotencyKey makes a repeated submission return the first task.
+	IdempotencyKey string `json:"idempotencyKey,omitempty"`
+	// NotBefore delays the start: RFC 3339, or "+10m".
+	NotBefore string `json:"notBefore,omitempty"`
+}
+
+// Repo is what a task works on.
+type Repo struct {
+	URL   string `json:"url"`
+	Ref   string `json:"ref,omitempty"`
+	Depth int    `json:"depth,omitempty"` // default 1; 0 in the fleet's terms is full history, written as -1
+}
+
+// TaskBudget bounds the money of one task.
+type TaskBudget struct {
+	MaxUSD float64 `json:"maxUSD,omitempty"`
+}
+
+// Retries bounds attempts. Infrastructure losses are always retried.
+type Retries struct {
+	Max     int    `json:"max"` // further attempts; default 3
+	OnExit  bool   `json:"onExit,omitempty"`
+	Backoff string `json:"backoff,omitempty"` // default 1s, doubling
+}
+
+// Schedule submits a task at the times of a cron expression.
+type Schedule struct {
+	APIVersion string       `json:"apiVersion"`
+	Kind       string       `json:"kind"`
+	Metadata   Metadata     `json:"metadata"`
+	Spec       ScheduleSpec `json:"spec"`
+}
+
+// ScheduleSpec says when and what.
+type ScheduleSpec struct {
+	Cron     string   `json:"cron"`
+	Timezone string   `json:"timezone,omitempty"` // default UTC
+	Paused   bool     `json:"paused,omitempty"`
+	Task     TaskSpec `json:"task"`
+}
