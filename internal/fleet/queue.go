@@ -76,3 +76,9 @@ type Queue interface {
 	// the queue's state otherwise changed; values may be merged.
 	Wake() <-chan struct{}
 }
+
+// Share is what one tenant may have of the fleet.
+type Share struct {
+	Weight     float64 // relative; 0 counts as 1
+	MaxRunning int     // most tasks leased or running at once; 0: no bound
+}

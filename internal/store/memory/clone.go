@@ -1,0 +1,48 @@
+package memory
+
+import (
+	"maps"
+	"slices"
+
+	"muster.dev/muster/internal/fleet"
+)
+
+// cloneTask copies a task with everything it refers to, so that a caller who
+// changes what it was given changes nothing here.
+func cloneTask(t fleet.Task) fleet.Task {
+	s := &t.Spec
+	s.Labels, s.Env = maps.Clone(s.Labels), maps.Clone(s.Env)
+	s.Command, s.Setup = slices.Clone(s.Command), slices.Clone(s.Setup)
+	s.Secrets, s.Artifacts = slices.Clone(s.Secrets), slices.Clone(s.Artifacts)
+	s.Network = cloneNetwork(s.Network)
+	if s.Repo != nil {
+		r := *s.Repo
+		s.Repo = &r
+	}
+	t.Result.Artifacts = slices.Clone(t.Result.Artifacts)
+	return t
+}
+
+func cloneNetwork(n fleet.Network) fleet.Network {
+	n.Allow, n.AllowPrivate = slices.Clone(n.Allow), slices.Clone(n.AllowPrivate)
+	return n
+}
+
+func cloneSandbox(s fleet.Sandbox) fleet.Sandbox {
+	s.Spec.Env = maps.Clone(s.Spec.Env)
+	s.Spec.Prepare, s.Spec.Mounts = slices.Clone(s.Spec.Prepare), slices.Clone(s.Spec.Mounts)
+	s.Spec.Network = cloneNetwork(s.Spec.Network)
+	s.Isolation.Capabilities = slices.Clone(s.Isolation.Capabilities)
+	s.Isolation.Lost = slices.Clone(s.Isolation.Lost)
+	return s
+}
+
+func cloneEvent(e fleet.Event) fleet.Event {
+	e.Numbers = maps.Clone(e.Numbers)
+	return e
+}
+
+func cloneDecision(d fleet.DecisionRecord) fleet.DecisionRecord {
+	d.Observation, d.Plan, d.State = slices.Clone(d.Observation), slices.Clone(d.Plan), slices.Clone(d.State)
+	return d
+}
