@@ -11,14 +11,15 @@
 // # Streams
 //
 // Logs and events are server-sent events. A log record carries its byte
-// offset over all streams: after a lost connection the client asks again with
-// offset=N, and drops what it has seen. Events carry their sequence number as
-// the event id: the client asks again with Last-Event-ID.
+// offset over all streams, an event its sequence number; after a lost
+// connection the client asks again from there, and drops what it has seen.
+// While the server is away the client tries again, at first after 50 ms and
+// then up to every 2 s, until [Options.Patience] is used up.
 //
 // # Exec
 //
 // GET /v1/tasks/{id}/exec is upgraded to a WebSocket with the subprotocol
-// "muster.exec.v1". Text messages are JSON control messages with a "type";
+// [v1alpha1.ExecProtocol]. Text messages are a [v1alpha1.ExecMessage];
 // binary messages carry bytes, and their first byte names the stream:
 // 0 stdin (client to server), 1 stdout, 2 stderr (server to client).
 //
@@ -33,6 +34,6 @@
 //
 // After exit or error the server closes with status 1000. "env", "rows" and
 // "cols" may be left out; without "stdin" the command reads end of file at
-// once. A message is at most 64 KiB. A connection lost before exit ends the
-// command (SIGHUP with a tty, else SIGTERM then SIGKILL).
+// once. A message is at most 64 KiB. A connection lost before the end stops
+// the command.
 package client

@@ -1,0 +1,72 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"strconv"
+
+	"muster.dev/muster/api/v1alpha1"
+)
+
+// Fleet returns the fleet: what there is, what is wanted, and why.
+func (c *Client) Fleet(ctx context.Context) (v1alpha1.FleetView, error) {
+	var out v1alpha1.FleetView
+	err := c.call(ctx, http.MethodGet, v1alpha1.RouteFleet, nil, nil, &out)
+	return out, err
+}
+
+// FleetSpec returns the fleet's specification in force, as JSON.
+func (c *Client) FleetSpec(ctx context.Context) (json.RawMessage, error) {
+	var out json.RawMessage
+	err := c.call(ctx, http.MethodGet, v1alpha1.RouteFleetSpec, nil, nil, &out)
+	return out, err
+}
+
+// Sandboxes lists those that exist.
+func (c *Client) Sandboxes(ctx context.Context) (v1alpha1.SandboxList, error) {
+	out := v1alpha1.SandboxList{Sandboxes: []v1alpha1.SandboxView{}}
+	err := c.call(ctx, http.MethodGet, v1alpha1.RouteSandboxes, nil, nil, &out)
+	return out, err
+}
+
+// ExplainEvent says why an event happened.
+func (c *Client) ExplainEvent(ctx context.Context, seq int64) (v1alpha1.ExplanationView, error) {
+	var out v1alpha1.ExplanationView
+	err := c.call(ctx, http.MethodGet, path(v1alpha1.RouteEventExplain, strconv.FormatInt(seq, 10)), nil, nil, &out)
+	return out, err
+}
+
+// Schedules lists the schedules.
+func (c *Client) Schedules(ctx context.Context) (v1alpha1.ScheduleList, error) {
+	out := v1alpha1.ScheduleList{Schedules: []v1alpha1.ScheduleView{}}
+	err := c.call(ctx, http.MethodGet, v1alpha1.RouteSchedules, nil, nil, &out)
+	return out, err
+}
+
+// Schedule returns one schedule.
+func (c *Client) Schedule(ctx context.Context, name string) (v1alpha1.ScheduleView, error) {
+	var out v1alpha1.ScheduleView
+	err := c.call(ctx, http.MethodGet, path(v1alpha1.RouteSchedule, name), nil, nil, &out)
+	return out, err
+}
+
+// PutSchedule creates or replaces a schedule; applying the same twice changes
+// nothing.
+func (c *Client) PutSchedule(ctx context.Context, name string, s v1alpha1.ScheduleSpec) (v1alpha1.ScheduleView, error) {
+	var out v1alpha1.ScheduleView
+	err := c.call(ctx, http.MethodPut, path(v1alpha1.RouteSchedule, name), nil, s, &out)
+	return out, err
+}
+
+// DeleteSchedule removes a schedule; tasks it submitted are left alone.
+func (c *Client) DeleteSchedule(ctx context.Context, name string) error {
+	return c.call(ctx, http.MethodDelete, path(v1alpha1.RouteSchedule, name), nil, nil, nil)
+}
+
+// Version asks the server for its version.
+func (c *Client) Version(ctx context.Context) (v1alpha1.Version, error) {
+	var out v1alpha1.Version
+	err := c.call(ctx, http.MethodGet, v1alpha1.RouteVersion, nil, nil, &out)
+	return out, err
+}
