@@ -1,0 +1,273 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"muster.dev/muster/internal/fleet"
+)
+
+// Config is what a Dispatcher works with; every field is needed unless said.
+type Config struct {
+	Tasks     fleet.Tasks
+	Records   fleet.SandboxRecords
+	Journal   fleet.Journal
+	Queue     fleet.Queue
+	Archive   fleet.Archive
+	Sandboxes fleet.Sandboxes
+	Secrets   fleet.Secrets
+	Registry  *Registry
+	Logger    *slog.Logger     // default: discard
+	Clock     func() time.Time // default: time.Now
+	Consumer  string           // name of this process in leases
+	// Visibility is how long a lease holds; default 30 s. It is extended three
+	// times in that span.
+	Visibility time.Duration
+	// Grace is between SIGTERM and SIGKILL; default 10 s.
+	Grace time.Duration
+	// Observe is told of every start and end, for measurements; may be nil.
+	Observe Observer
+}
+
+// Observer measures. Calls must not block.
+type Observer interface {
+	// Started: the first instruction of a task ran wait after it was due.
+	Started(pool fleet.PoolKey, launch fleet.Launch, wait time.Duration)
+	// Settled: a task reached a final state.
+	Settled(t fleet.Task)
+}
+
+// Dispatcher leases, claims, runs and settles.
+type Dispatcher struct {
+	Config
+	base context.Context // ends with Run; runs are bound to it
+	stop context.CancelFunc
+
+	mu   sync.Mutex
+	runs map[fleet.TaskID]*run
+	wg   sync.WaitGroup
+	halt bool // lease nothing more
+}
+
+// New returns a Dispatcher; Run starts it.
+func New(c Config) *Dispatcher {
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Clock == nil {
+		c.Clock = time.Now
+	}
+	if c.Visibility <= 0 {
+		c.Visibility = 30 * time.Second
+	}
+	if c.Grace <= 0 {
+		c.Grace = 10 * time.Second
+	}
+	base, stop := context.WithCancel(context.Background())
+	return &Dispatcher{Config: c, base: base, stop: stop, runs: map[fleet.TaskID]*run{}}
+}
+
+// Run leases and runs tasks until ctx ends. It returns once every goroutine of
+// its own has ended; sandboxes and their tasks go on and can be adopted.
+// Recover must have been called before.
+func (d *Dispatcher) Run(ctx context.Context) error {
+	ready, release := d.Registry.Watch()
+	defer release()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	extend := time.NewTicker(d.Visibility / 3)
+	defer extend.Stop()
+	defer d.wg.Wait()
+	defer d.stop()
+	for {
+		d.leaseAll(ctx)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-d.Queue.Wake():
+		case <-ready:
+		case <-tick.C:
+		case <-extend.C:
+			d.extendLeases(ctx)
+		}
+	}
+}
+
+// Halt stops leasing; what runs goes on. Used to drain before a stop.
+func (d *Dispatcher) Halt() {
+	d.mu.Lock()
+	d.halt = true
+	d.mu.Unlock()
+}
+
+// Active counts the tasks that hold a sandbox.
+func (d *Dispatcher) Active() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.runs)
+}
+
+// leaseAll leases as many tasks as there are ready sandboxes and claims one
+// for each.
+func (d *Dispatcher) leaseAll(ctx context.Context) {
+	d.mu.Lock()
+	halt := d.halt
+	d.mu.Unlock()
+	for !halt && ctx.Err() == nil {
+		slots := d.Registry.Slots()
+		if len(slots) == 0 {
+			return
+		}
+		got, err := d.Queue.Lease(ctx, fleet.LeaseRequest{Slots: slots, Visibility: d.Visibility, Consumer: d.Consumer})
+		if err != nil {
+			if ctx.Err() == nil {
+				d.Logger.Warn("cannot lease; trying again on the next tick", "error", err)
+			}
+			return
+		}
+		if len(got) == 0 {
+			return
+		}
+		for _, dl := range got {
+			d.begin(dl)
+		}
+	}
+}
+
+// begin claims a sandbox for a leased task.
+func (d *Dispatcher) begin(dl fleet.Delivery) {
+	box, ok := d.Registry.take(dl.Task.Spec.Pool)
+	if !ok {
+		// The sandbox was drained between counting and taking.
+		d.nack(dl.Lease, 0, "no sandbox was ready any more")
+		return
+	}
+	r := newRun(d, dl.Task, dl.Lease, box.Spec.ID)
+	if !d.add(r) {
+		d.Registry.release(box.Spec.ID)
+		d.nack(dl.Lease, 0, "an earlier attempt is still being ended")
+		return
+	}
+	d.wg.Go(func() { r.start(box) })
+}
+
+func (d *Dispatcher) nack(l fleet.Lease, delay time.Duration, why string) {
+	if err := d.Queue.Nack(d.base, l, delay, why); err != nil && !errors.Is(err, fleet.ErrFenced) {
+		d.Logger.Warn("cannot return a task to its queue; its lease will run out", "task", l.Task, "error", err)
+	}
+}
+
+// add registers a run; false when the task has one already.
+func (d *Dispatcher) add(r *run) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.runs[r.task.ID] != nil {
+		return false
+	}
+	d.runs[r.task.ID] = r
+	return true
+}
+
+func (d *Dispatcher) drop(r *run) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.runs[r.task.ID] == r {
+		delete(d.runs, r.task.ID)
+	}
+}
+
+func (d *Dispatcher) find(id fleet.TaskID) *run {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.runs[id]
+}
+
+// extendLeases prolongs every lease held. A run whose lease was lost belongs
+// to another attempt and is ended here.
+func (d *Dispatcher) extendLeases(ctx context.Context) {
+	d.mu.Lock()
+	held := make([]*run, 0, len(d.runs))
+	for _, r := range d.runs {
+		held = append(held, r)
+	}
+	d.mu.Unlock()
+	for _, r := range held {
+		_, err := d.Queue.Extend(ctx, r.lease, d.Visibility)
+		switch {
+		case errors.Is(err, fleet.ErrFenced):
+			r.abandon("another attempt owns the task")
+		case err != nil && ctx.Err() == nil:
+			d.Logger.Warn("cannot extend a lease", "task", r.task.ID, "error", err)
+		}
+	}
+}
+
+// Cancel asks for the end of a task: at once when it is queued, else by
+// SIGTERM and, after the grace, SIGKILL. Cancelling a final task changes
+// nothing.
+func (d *Dispatcher) Cancel(ctx context.Context, id fleet.TaskID, by string) (fleet.Task, error) {
+	t, err := d.Tasks.Cancel(ctx, id, by, d.Clock())
+	if err != nil {
+		return t, err
+	}
+	if r := d.find(id); r != nil {
+		r.requestStop(fleet.ReasonCancelled)
+	} else if t.State == fleet.TaskCancelled {
+		d.settled(t)
+	}
+	return t, nil
+}
+
+// Exec runs a command in the sandbox of a running task.
+func (d *Dispatcher) Exec(ctx context.Context, id fleet.TaskID, q fleet.ExecRequest) (int, error) {
+	box, err := d.sandboxOf(ctx, id)
+	if err != nil {
+		return 0, err
+	}
+	return d.Sandboxes.Exec(ctx, box, q)
+}
+
+// Usage reads what a running task's sandbox uses now, or what a settled one
+// used.
+func (d *Dispatcher) Usage(ctx context.Context, id fleet.TaskID) (fleet.Usage, error) {
+	if r := d.find(id); r != nil {
+		return d.Sandboxes.Usage(ctx, r.box)
+	}
+	t, err := d.Tasks.Task(ctx, id)
+	return t.Result.Usage, err
+}
+
+func (d *Dispatcher) sandboxOf(ctx context.Context, id fleet.TaskID) (fleet.SandboxID, error) {
+	if r := d.find(id); r != nil {
+		return r.box, nil
+	}
+	t, err := d.Tasks.Task(ctx, id)
+	if err != nil {
+		return "", err
+	}
+	return "", fmt.Errorf("task %s is %s and has no sandbox to reach: %w", id, t.State, fleet.ErrConflict)
+}
+
+// event writes to the journal; a journal that cannot be written is logged and
+// does not hold up the work.
+func (d *Dispatcher) event(e fleet.Event) {
+	if e.At.IsZero() {
+		e.At = d.Clock()
+	}
+	e.Layer = "tasks"
+	if _, err := d.Journal.AppendEvents(d.base, []fleet.Event{e}); err != nil && d.base.Err() == nil {
+		d.Logger.Warn("cannot journal an event", "kind", e.Kind, "task", e.Task, "error", err)
+	}
+}
+
+// settled tells the journal and the measurements of a final task.
+func (d *Dispatcher) settled(t fleet.Task) {
+	if d.Observe != nil {
+		d.Observe.Settled(t)
+	}
+	d.event(fleet.Event{Kind: "task_settled", Task: t.ID, Pool: t.Spec.Pool, Sandbox: t.Sandbox, Node: t.Node, Reason: settledSentence(t)})
+}

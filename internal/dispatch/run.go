@@ -1,0 +1,277 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+	"time"
+
+	"muster.dev/muster/internal/fleet"
+)
+
+// run is one attempt of a task that holds a sandbox. It ends exactly once, by
+// whichever comes first: the runner's report, the loss of the sandbox, the
+// backstop of a timeout, or the loss of the lease.
+type run struct {
+	d     *Dispatcher
+	task  fleet.Task
+	lease fleet.Lease
+	box   fleet.SandboxID
+
+	mu       sync.Mutex
+	ended    bool
+	stopping fleet.TaskReason // why a stop was asked for
+	started  bool             // first instruction seen
+	leasedAt time.Time
+	backstop *time.Timer
+}
+
+func newRun(d *Dispatcher, t fleet.Task, l fleet.Lease, box fleet.SandboxID) *run {
+	return &run{d: d, task: t, lease: l, box: box, leasedAt: d.Clock()}
+}
+
+// start takes a leased task through claim to the running command.
+func (r *run) start(box fleet.Sandbox) {
+	d := r.d
+	env, missing, err := d.environment(d.base, r.task.Spec)
+	if err != nil {
+		d.Registry.release(r.box)
+		d.drop(r)
+		if missing != "" {
+			r.fail(fleet.ReasonSecret, fmt.Sprintf("the secret %q does not exist; see spec.secrets of the fleet", missing))
+			return
+		}
+		d.nack(r.lease, time.Second, "secrets cannot be read: "+err.Error())
+		return
+	}
+	now := d.Clock()
+	t, err := d.Records.ClaimSandbox(d.base, r.box, r.lease, LaunchOf(box.ReadyAt, r.task.DueAt), now)
+	if err != nil {
+		d.Registry.release(r.box)
+		d.drop(r)
+		if !errors.Is(err, fleet.ErrFenced) {
+			d.nack(r.lease, 0, "claim: "+err.Error())
+		}
+		return
+	}
+	r.task = t
+	d.Registry.claimed(r.box, t)
+	r.attach(env)
+}
+
+// attach hands the assignment to the runner, or takes up again a task that
+// runs already, and arms the backstop.
+func (r *run) attach(env map[string]string) {
+	d := r.d
+	r.armBackstop()
+	s := r.task.Spec
+	err := d.Sandboxes.Claim(d.base, r.box, fleet.Assignment{
+		Task: r.task.ID, Fence: r.lease.Fence, Repo: s.Repo, Prompt: s.Prompt, Setup: s.Setup, Command: s.Command,
+		Env: env, Artifacts: s.Artifacts, Timeouts: s.Timeouts, LogBytes: s.Resources.LogBytes,
+	}, (*sink)(r))
+	if err != nil {
+		if d.base.Err() != nil {
+			return // stopping; the next start takes the task up again
+		}
+		r.lost(fmt.Errorf("claim sandbox %s: %w", r.box, err))
+		return
+	}
+	d.event(fleet.Event{
+		Kind: "task_claimed", Task: r.task.ID, Pool: s.Pool, Sandbox: r.box, Node: r.task.Node, At: r.task.ClaimedAt,
+		Reason:  fmt.Sprintf("%s start after %s in the queue, attempt %d", r.task.Launch, r.task.Phases.Queue.Round(time.Millisecond), r.task.Attempt),
+		Numbers: map[string]float64{"queueSeconds": r.task.Phases.Queue.Seconds(), "attempt": float64(r.task.Attempt)},
+	})
+	if t, err := d.Tasks.Task(d.base, r.task.ID); err == nil && t.Cancel {
+		r.requestStop(fleet.ReasonCancelled) // asked for between lease and claim
+	}
+}
+
+// environment is the task's variables and the values of its secrets. missing
+// names a secret that does not exist.
+func (d *Dispatcher) environment(ctx context.Context, s fleet.TaskSpec) (env map[string]string, missing string, err error) {
+	env = maps.Clone(s.Env)
+	if len(s.Secrets) == 0 {
+		return env, "", nil
+	}
+	if env == nil {
+		env = map[string]string{}
+	}
+	for _, name := range s.Secrets {
+		if d.Secrets == nil {
+			return nil, name, fleet.ErrNotFound
+		}
+		v, err := d.Secrets.Secret(ctx, name)
+		if errors.Is(err, fleet.ErrNotFound) {
+			return nil, name, err
+		}
+		if err != nil {
+			return nil, "", err
+		}
+		env[name] = v
+	}
+	return env, "", nil
+}
+
+// end makes the caller the one who ends the run; false when someone was
+// faster.
+func (r *run) end() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ended {
+		return false
+	}
+	r.ended = true
+	if r.backstop != nil {
+		r.backstop.Stop()
+	}
+	return true
+}
+
+// armBackstop bounds the whole attempt in case the runner does not keep its
+// own timeouts: startup, run and a minute for the rest.
+func (r *run) armBackstop() {
+	t := r.task.Spec.Timeouts
+	if t.Run <= 0 || t.Startup <= 0 {
+		return
+	}
+	left := t.Startup + t.Run + time.Minute + r.d.Grace - r.d.Clock().Sub(r.task.ClaimedAt)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.ended {
+		r.backstop = time.AfterFunc(max(left, time.Second), func() { r.overdue(fleet.ReasonTimeoutRun) })
+	}
+}
+
+// requestStop asks the runner to end the task; if it does not within the
+// grace and half a minute, the sandbox is destroyed.
+func (r *run) requestStop(reason fleet.TaskReason) {
+	r.mu.Lock()
+	if r.ended || r.stopping != "" {
+		r.mu.Unlock()
+		return
+	}
+	r.stopping = reason
+	if r.backstop != nil {
+		r.backstop.Stop()
+	}
+	r.backstop = time.AfterFunc(r.d.Grace+30*time.Second, func() { r.overdue(reason) })
+	r.mu.Unlock()
+	if err := r.d.Sandboxes.Stop(r.d.base, r.box, reason, r.d.Grace); err != nil && r.d.base.Err() == nil {
+		r.d.Logger.Warn("cannot ask a sandbox to stop its task; it will be destroyed", "task", r.task.ID, "sandbox", r.box, "error", err)
+	}
+}
+
+// overdue ends a run whose runner did not.
+func (r *run) overdue(reason fleet.TaskReason) {
+	if r.d.base.Err() != nil || !r.end() {
+		return
+	}
+	r.fail(reason, message(reason, r.task, fleet.RunReport{}, fleet.Usage{})+"; its runner did not answer, so the sandbox was destroyed")
+	r.finish("the runner did not end its task in time")
+}
+
+// abandon ends a run that another attempt has overtaken; nothing is recorded.
+func (r *run) abandon(why string) {
+	if r.end() {
+		r.finish(why)
+	}
+}
+
+// fail settles the task as ended without a report.
+func (r *run) fail(reason fleet.TaskReason, msg string) {
+	u, _ := r.d.Sandboxes.Usage(r.d.base, r.box) // best effort: it may be gone
+	n, _ := r.d.Archive.LogSize(r.task.ID, r.lease.Attempt)
+	t, err := r.d.Tasks.Settle(r.d.base, r.task.ID, r.lease.Fence, fleet.Settlement{
+		State: StateOf(reason), Phases: r.task.Phases, EndedAt: r.d.Clock(),
+		Result: fleet.Result{Reason: reason, Message: msg, ExitCode: -1, LogBytes: n, Usage: u},
+	})
+	if err != nil {
+		if !errors.Is(err, fleet.ErrFenced) {
+			r.d.Logger.Error("cannot settle a task; its lease will run out and it will be tried again", "task", r.task.ID, "error", err)
+		}
+		return
+	}
+	r.d.settled(t)
+}
+
+// lost deals with a sandbox that ended under its task: an out-of-memory kill
+// is the task's own end, anything else is tried again on another sandbox.
+func (r *run) lost(err error) {
+	if r.d.base.Err() != nil || !r.end() {
+		return
+	}
+	var re *fleet.ReasonError
+	reason := fleet.ReasonNodeLost
+	if errors.As(err, &re) && re.Reason != "" {
+		reason = re.Reason
+	}
+	r.mu.Lock()
+	stopping := r.stopping
+	r.mu.Unlock()
+	switch {
+	case stopping != "":
+		r.fail(stopping, message(stopping, r.task, fleet.RunReport{}, fleet.Usage{}))
+	case reason != fleet.ReasonNodeLost:
+		u, _ := r.d.Sandboxes.Usage(r.d.base, r.box)
+		r.fail(reason, message(reason, r.task, fleet.RunReport{Message: err.Error()}, u))
+	case !MayRetry(r.task):
+		r.fail(reason, fmt.Sprintf("its sandbox was lost on attempt %d of %d: %v", r.task.Attempt, r.task.Spec.Retries.Max+1, err))
+	default:
+		r.retry(Backoff(r.task.Spec.Retries.Backoff, r.task.Attempt), "sandbox lost: "+err.Error())
+	}
+	r.finish("lost")
+}
+
+// retry returns the task to its queue.
+func (r *run) retry(after time.Duration, why string) {
+	due := r.d.Clock().Add(after)
+	t, err := r.d.Tasks.Retry(r.d.base, r.task.ID, r.lease.Fence, due, why)
+	if err != nil {
+		if !errors.Is(err, fleet.ErrFenced) {
+			r.d.Logger.Error("cannot return a task to its queue; its lease will run out", "task", r.task.ID, "error", err)
+		}
+		return
+	}
+	if t.State.Final() { // cancelled meanwhile
+		r.d.settled(t)
+		return
+	}
+	r.d.event(fleet.Event{Kind: "task_retried", Task: t.ID, Pool: t.Spec.Pool, Sandbox: r.box,
+		Reason: fmt.Sprintf("attempt %d ended (%s); next in %s", r.lease.Attempt, why, after)})
+}
+
+// finish ends the log and destroys the sandbox in the background.
+func (r *run) finish(why string) {
+	d := r.d
+	if err := d.Archive.EndLog(r.task.ID, r.lease.Attempt); err != nil {
+		d.Logger.Warn("cannot end a log", "task", r.task.ID, "error", err)
+	}
+	d.wg.Go(func() {
+		defer d.drop(r)
+		d.Destroy(r.box, why)
+	})
+}
+
+// Destroy ends a sandbox, trying again with back-off until it succeeds or the
+// dispatcher stops (then the next start reaps it).
+func (d *Dispatcher) Destroy(id fleet.SandboxID, why string) {
+	wait := 100 * time.Millisecond
+	for {
+		// Destroying goes on when the process is asked to stop, for a while.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(d.base), 30*time.Second)
+		err := d.Registry.End(ctx, d.Sandboxes, id, d.Clock(), why)
+		cancel()
+		if err == nil {
+			return
+		}
+		d.Logger.Warn("cannot destroy a sandbox; trying again", "sandbox", id, "error", err)
+		select {
+		case <-d.base.Done():
+			return
+		case <-time.After(wait):
+			wait = min(wait*2, 30*time.Second)
+		}
+	}
+}
