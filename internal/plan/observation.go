@@ -1,0 +1,124 @@
+package plan
+
+import (
+	"time"
+
+	"muster.dev/muster/internal/fleet"
+)
+
+// Observation is everything a decision may know about the world. Pools,
+// nodes and the pools of a queue are sorted by key; each key appears once.
+type Observation struct {
+	Queues []Queue `json:"queues"`
+	Pools  []Pool  `json:"pools"`
+	Nodes  []Node  `json:"nodes"`
+	// NodesError says that the nodes could not be read; Nodes is then the last
+	// reading.
+	NodesError string `json:"nodesError,omitempty"`
+	// Floors are the calendar's windows that are open or open soon. They are
+	// part of the observation so that a decision made again does not depend on
+	// the time-zone database.
+	Floors []Floor `json:"floors,omitempty"`
+	Spend  Spend   `json:"spend"`
+}
+
+// Queue is one reading of one queue. With Error the reading failed and
+// everything else is void.
+type Queue struct {
+	Name  string    `json:"name"`
+	AsOf  time.Time `json:"asOf"`
+	Error string    `json:"error,omitempty"`
+	Pools []Demand  `json:"pools,omitempty"`
+}
+
+// Demand is what one queue wants of one pool, in tasks.
+type Demand struct {
+	Pool     fleet.PoolKey `json:"pool"`
+	Backlog  int           `json:"backlog"`
+	Delayed  int           `json:"delayed"`
+	InFlight int           `json:"inFlight"`
+	Oldest   time.Time     `json:"oldest,omitzero"`
+	Arrived  int64         `json:"arrived"`
+	// Priority is the highest among the waiting; 0 where it is not known.
+	Priority int `json:"priority,omitempty"`
+}
+
+// Pool is what there is of one pool, in sandboxes.
+type Pool struct {
+	Key      fleet.PoolKey `json:"key"`
+	Template string        `json:"template"`
+	// Unknown: tasks wait for it, but no template makes it any more.
+	Unknown  bool   `json:"unknown,omitempty"`
+	Revision string `json:"revision"`
+	Size     Size   `json:"size"`
+
+	Ready     int `json:"ready"`
+	Starting  int `json:"starting"`
+	Running   int `json:"running"`   // claimed by a task
+	Releasing int `json:"releasing"` // on the way out; holds a slot, serves nobody
+
+	// Idle are ready ones that could be parted with, the first to go first
+	// (stale revisions, then the oldest); bounded, so that an observation stays
+	// small. Draining are those on the way out that can still be taken back,
+	// the youngest first.
+	Idle     []Idle `json:"idle,omitempty"`
+	Draining []Idle `json:"draining,omitempty"`
+
+	Lead fleet.Lead `json:"lead"` // request to ready
+	// Started and Failed count starts that ended well and badly, Finished
+	// tasks that gave their sandbox back; monotonic in one life of the process.
+	Started  int64 `json:"started"`
+	Failed   int64 `json:"failed"`
+	Finished int64 `json:"finished"`
+	// Proven: a start of this revision has succeeded at some time.
+	Proven        bool             `json:"proven,omitempty"`
+	Failure       string           `json:"failure,omitempty"` // the last one, in words
+	FailureReason fleet.TaskReason `json:"failureReason,omitempty"`
+	// Seasonal is the count of arrivals in one lead time that the hour-of-week
+	// profile expects; it may only raise the stock.
+	Seasonal int `json:"seasonal,omitempty"`
+}
+
+// Size is what one sandbox takes of a node.
+type Size struct {
+	MilliCPU    int64 `json:"milliCPU"`
+	MemoryBytes int64 `json:"memoryBytes"`
+	DiskBytes   int64 `json:"diskBytes"`
+}
+
+// Idle is a sandbox that can be named in an action.
+type Idle struct {
+	ID      fleet.SandboxID `json:"id"`
+	Node    fleet.NodeID    `json:"node,omitempty"`
+	Created time.Time       `json:"created"`
+	Since   time.Time       `json:"since"` // ready, or draining, since then
+	Stale   bool            `json:"stale,omitempty"`
+}
+
+// Node is one machine and what is on it.
+type Node struct {
+	ID       fleet.NodeID    `json:"id"`
+	State    fleet.NodeState `json:"state"`
+	Slots    int             `json:"slots"` // 0: bounded by the resources alone
+	Capacity Size            `json:"capacity"`
+	Used     int             `json:"used"` // sandboxes in any state
+	UsedSize Size            `json:"usedSize"`
+	Running  int             `json:"running"` // of them, with a task
+	Since    time.Time       `json:"since"`   // requested, or empty since
+}
+
+// Floor is a window in which at least Min sandboxes of a template are kept
+// warm.
+type Floor struct {
+	Template string    `json:"template"`
+	Name     string    `json:"name"` // as people know it: the cron expression and zone
+	From     time.Time `json:"from"`
+	Until    time.Time `json:"until"`
+	Min      int       `json:"min"`
+}
+
+// Spend is what the ledger says, in micro-USD.
+type Spend struct {
+	HourMicroUSD int64 `json:"hourMicroUSD"` // in the last hour
+	DayMicroUSD  int64 `json:"dayMicroUSD"`  // since midnight UTC
+}
