@@ -1,0 +1,139 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"muster.dev/muster/internal/fleet"
+	"muster.dev/muster/internal/store/lifecycle"
+)
+
+const selectSandbox = "SELECT id, state, task, fence, claimed_at, gone_at, record FROM sandboxes "
+
+func scanSandbox(row scanner) (fleet.Sandbox, error) {
+	var (
+		s             fleet.Sandbox
+		id            fleet.SandboxID
+		state         fleet.SandboxState
+		task          fleet.TaskID
+		fence         int64
+		claimed, gone int64
+		record        []byte
+	)
+	if err := row.Scan(&id, &state, &task, &fence, &claimed, &gone, &record); err != nil {
+		return s, err
+	}
+	if err := json.Unmarshal(record, &s); err != nil {
+		return s, fmt.Errorf("record of sandbox %s: %w: %w", id, fleet.ErrCorrupt, err)
+	}
+	s.State, s.Task, s.Fence = state, task, fence
+	s.ClaimedAt, s.GoneAt = fromNano(claimed), fromNano(gone)
+	return s, nil
+}
+
+// PutSandbox implements fleet.SandboxRecords. Writing over a claim that the
+// writer has not seen is fleet.ErrConflict.
+func (db *DB) PutSandbox(ctx context.Context, s fleet.Sandbox) error {
+	s = lifecycle.CleanSandbox(s)
+	record, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("put sandbox %s: %w", s.Spec.ID, err)
+	}
+	return db.write(ctx, "put sandbox", false, func(t *tx) error {
+		var was fleet.Sandbox
+		err := t.row("SELECT state, task, fence FROM sandboxes WHERE id = ?", string(s.Spec.ID)).Scan(&was.State, &was.Task, &was.Fence)
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return err
+		}
+		if lifecycle.Overlooks(was, s) {
+			return fmt.Errorf("sandbox %s as %s: task %s has claimed it: %w", s.Spec.ID, s.State, was.Task, fleet.ErrConflict)
+		}
+		_, err = t.exec(`INSERT INTO sandboxes (id, state, task, fence, claimed_at, gone_at, record) VALUES (?, ?, ?, ?, ?, ?, ?)
+			ON CONFLICT (id) DO UPDATE SET state = excluded.state, task = excluded.task, fence = excluded.fence,
+			claimed_at = excluded.claimed_at, gone_at = excluded.gone_at, record = excluded.record`,
+			string(s.Spec.ID), string(s.State), string(s.Task), s.Fence, nano(s.ClaimedAt), nano(s.GoneAt), string(record))
+		return err
+	})
+}
+
+// ClaimSandbox implements fleet.SandboxRecords. Claiming again what the same
+// lease has claimed returns the task as it is.
+func (db *DB) ClaimSandbox(ctx context.Context, id fleet.SandboxID, l fleet.Lease, launch fleet.Launch, at time.Time) (fleet.Task, error) {
+	var out fleet.Task
+	err := db.write(ctx, "claim sandbox", false, func(t *tx) error {
+		h, err := db.held(t, l.Task, l.Fence)
+		if err != nil {
+			return err
+		}
+		s, err := scanSandbox(t.row(selectSandbox+"WHERE id = ?", string(id)))
+		if errors.Is(err, sql.ErrNoRows) {
+			return fmt.Errorf("sandbox %s: %w", id, fleet.ErrNotFound)
+		}
+		if err != nil {
+			return err
+		}
+		r, err := t.task(h.seq)
+		if err != nil {
+			return err
+		}
+		switch {
+		case s.State == fleet.SandboxClaimed && s.Task == l.Task && s.Fence == l.Fence:
+			out = r.Task
+			return nil
+		case r.State.Active():
+			return fmt.Errorf("sandbox %s: task %s holds sandbox %s: %w", id, l.Task, r.Sandbox, fleet.ErrConflict)
+		case s.State != fleet.SandboxReady:
+			return fmt.Errorf("sandbox %s is %s: %w", id, s.State, fleet.ErrConflict)
+		}
+		r.Task, s = lifecycle.Claimed(r.Task, s, launch, at)
+		if err := r.update(t); err != nil {
+			return err
+		}
+		if _, err := t.exec("UPDATE sandboxes SET state = ?, task = ?, fence = ?, claimed_at = ? WHERE id = ?",
+			string(s.State), string(s.Task), s.Fence, nano(s.ClaimedAt), string(id)); err != nil {
+			return err
+		}
+		db.mu.Lock()
+		db.line.claim(h)
+		t.moved = true
+		db.mu.Unlock()
+		out = r.Task
+		return nil
+	})
+	return out, err
+}
+
+// Sandbox implements fleet.SandboxRecords.
+func (db *DB) Sandbox(ctx context.Context, id fleet.SandboxID) (fleet.Sandbox, error) {
+	s, err := scanSandbox(db.readers.QueryRowContext(ctx, selectSandbox+"WHERE id = ?", string(id)))
+	if errors.Is(err, sql.ErrNoRows) {
+		return fleet.Sandbox{}, fmt.Errorf("sandbox %s: %w", id, fleet.ErrNotFound)
+	}
+	return s, db.wrap("sandbox", err)
+}
+
+// Sandboxes implements fleet.SandboxRecords; in order of id.
+func (db *DB) Sandboxes(ctx context.Context, goneSince time.Time) ([]fleet.Sandbox, error) {
+	out := []fleet.Sandbox{}
+	query, args := selectSandbox+"WHERE state <> 'gone' ORDER BY id", []any{}
+	if !goneSince.IsZero() {
+		query, args = selectSandbox+"WHERE state <> 'gone' OR gone_at >= ? ORDER BY id", []any{goneSince.UnixNano()}
+	}
+	rows, err := db.readers.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, db.wrap("sandboxes", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		s, err := scanSandbox(rows)
+		if err != nil {
+			return nil, db.wrap("sandboxes", err)
+		}
+		out = append(out, s)
+	}
+	return out, db.wrap("sandboxes", rows.Err())
+}
