@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"muster.dev/muster/internal/doctor"
+	"muster.dev/muster/internal/terminal"
+)
+
+// doctorWithin bounds the whole examination.
+const doctorWithin = time.Minute
+
+func newDoctorCommand(s *shell) *cobra.Command {
+	var (
+		o   doctor.Options
+		out *outputFlag
+	)
+	c := &cobra.Command{
+		Use:   "doctor",
+		Short: "Say what works on this machine, and how to mend what does not",
+		Long: `Look at the kernel, cgroups, user namespaces, runtimes, disk, clock and the rest
+that sandboxes rest on, and say for each whether it works, what that means, and
+the command that mends it. Runtimes are tried with a real sandbox. Nothing is
+changed.
+
+It exits with 1 when something failed; warnings are no failure.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, cancel := context.WithTimeout(cmd.Context(), doctorWithin)
+			defer cancel()
+			p, _ := s.place() // a bad address is not what is examined here
+			o.DataDir = p.DataDir
+			if o.Runner == "" {
+				o.Runner = findRunner(s)
+			}
+			o.Probe = runtimeProbe(p.DataDir)
+			r := doctor.Examine(ctx, doctor.Machine{}, o)
+			done, err := out.structured(s, r)
+			if err != nil {
+				return err
+			}
+			if !done {
+				printReport(s, r)
+			}
+			if r.Level == doctor.Fail {
+				return exitStatus(exitFailed)
+			}
+			return nil
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&o.Listen, "listen", "127.0.0.1:7433", "`address` muster up would listen on")
+	f.StringVar(&o.Runner, "runner", "", "the muster-runner `program`; default: beside muster, else on PATH")
+	out = addOutput(c, formatText, formatJSON, formatYAML)
+	return c
+}
+
+// findRunner looks for muster-runner where `muster up` does.
+func findRunner(s *shell) string {
+	if p := s.getenv("MUSTER_RUNNER"); p != "" {
+		return p
+	}
+	if self, err := os.Executable(); err == nil {
+		beside := filepath.Join(filepath.Dir(self), "muster-runner")
+		if _, err := os.Stat(beside); err == nil {
+			return beside
+		}
+	}
+	p, err := exec.LookPath("muster-runner")
+	if err != nil {
+		return ""
+	}
+	return p
+}
+
+func printReport(s *shell, r doctor.Report) {
+	counts := map[doctor.Level]int{}
+	for _, f := range r.Findings {
+		counts[f.Level]++
+		s.printf("%s  %-16s %s\n", s.styled(levelText(f.Level), levelStyle(f.Level)), f.Check, terminal.Escape(f.Found))
+		if f.Level != doctor.OK {
+			printAdvice(s, f)
+		}
+	}
+	s.printf("\n%d ok, %d to know, %d broken\n", counts[doctor.OK], counts[doctor.Warn], counts[doctor.Fail])
+	if r.Rootless {
+		s.printf("\nYou are not root. Sandboxes work where the kernel allows it, with this lost:\n")
+	} else if len(r.Lost) > 0 {
+		s.printf("\nWhat this machine cannot give:\n")
+	}
+	for _, l := range r.Lost {
+		s.printf("  - %s\n", terminal.Escape(l))
+	}
+}
+
+func printAdvice(s *shell, f doctor.Finding) {
+	const behind = "                        "
+	if f.Means != "" {
+		s.printf("%s%s\n", behind, terminal.Escape(f.Means))
+	}
+	if f.Mend != "" {
+		s.printf("%smend: %s\n", behind, terminal.Escape(f.Mend))
+	}
+}
+
+func levelText(l doctor.Level) string {
+	switch l {
+	case doctor.OK:
+		return "ok  "
+	case doctor.Warn:
+		return "warn"
+	}
+	return "FAIL"
+}
+
+func levelStyle(l doctor.Level) string {
+	switch l {
+	case doctor.OK:
+		return "32"
+	case doctor.Warn:
+		return "33"
+	}
+	return "31"
+}

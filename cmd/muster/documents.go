@@ -1,0 +1,170 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"muster.dev/muster/api/v1alpha1"
+	"muster.dev/muster/internal/client"
+	"muster.dev/muster/internal/fleet"
+)
+
+// maxDocument bounds a file of documents.
+const maxDocument = 64 << 20
+
+// documents are what submit and schedule apply read from files.
+type documents struct {
+	tasks     []v1alpha1.TaskSpec
+	schedules []v1alpha1.Schedule
+	where     []string // of each task
+}
+
+// readFile reads a file or, for -, standard input.
+func readFile(s *shell, name string) ([]byte, error) {
+	r := s.in
+	if name != "-" {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, usageError("%v", err)
+		}
+		defer func() { _ = f.Close() }()
+		r = f
+	}
+	b, err := io.ReadAll(io.LimitReader(r, maxDocument+1))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", fileName(name), err)
+	}
+	if len(b) > maxDocument {
+		return nil, usageError("%s is larger than 64 MiB", fileName(name))
+	}
+	return b, nil
+}
+
+func fileName(name string) string {
+	if name == "-" {
+		return "standard input"
+	}
+	return name
+}
+
+// readDocuments reads the tasks and schedules in files; all errors at once.
+func readDocuments(s *shell, files []string) (documents, error) {
+	var (
+		d    documents
+		errs []error
+	)
+	for _, name := range files {
+		b, err := readFile(s, name)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		docs, err := v1alpha1.ParseDocuments(b)
+		if err != nil {
+			errs = append(errs, inFile(name, err))
+			continue
+		}
+		for i, doc := range docs {
+			where := fileName(name)
+			if len(docs) > 1 {
+				where = fmt.Sprintf("%s, document %d", where, i+1)
+			}
+			if err := d.add(doc, where); err != nil {
+				errs = append(errs, err)
+			}
+		}
+		if len(docs) == 0 {
+			errs = append(errs, usageError("%s holds no document", fileName(name)))
+		}
+	}
+	return d, joined(errs)
+}
+
+func (d *documents) add(doc any, where string) error {
+	switch v := doc.(type) {
+	case *v1alpha1.Task:
+		d.tasks, d.where = append(d.tasks, merged(v)), append(d.where, where)
+	case *v1alpha1.Schedule:
+		d.schedules = append(d.schedules, *v)
+	case *v1alpha1.Fleet:
+		return &client.Error{
+			Text: where + " is a Fleet, which cannot be submitted", Kind: client.ErrUsage,
+			Hint: "start it with `muster up --fleet FILE`",
+		}
+	default:
+		return usageError("%s is a %T, which cannot be submitted", where, doc)
+	}
+	return nil
+}
+
+// merged is the task's spec with the name and labels of its metadata.
+func merged(t *v1alpha1.Task) v1alpha1.TaskSpec {
+	spec := t.Spec
+	if spec.Name == "" {
+		spec.Name = t.Metadata.Name
+	}
+	if len(t.Metadata.Labels) > 0 {
+		labels := map[string]string{}
+		for k, v := range t.Metadata.Labels {
+			labels[k] = v
+		}
+		for k, v := range spec.Labels {
+			labels[k] = v
+		}
+		spec.Labels = labels
+	}
+	return spec
+}
+
+// inFile says which file an error is about.
+func inFile(name string, err error) error {
+	return &client.Error{Text: fileName(name) + ":\n" + indent(err), Cause: err, Kind: client.ErrUsage}
+}
+
+// joined is one error of several, still wrong input when all of them are.
+func joined(errs []error) error {
+	switch len(errs) {
+	case 0:
+		return nil
+	case 1:
+		return errs[0]
+	}
+	return errors.Join(errs...)
+}
+
+// indent puts every line of an error behind two spaces.
+func indent(err error) string {
+	var out []byte
+	fresh := true
+	for _, c := range []byte(err.Error()) {
+		if fresh {
+			out = append(out, "  "...)
+		}
+		out, fresh = append(out, c), c == '\n'
+	}
+	return string(out)
+}
+
+// putAll applies schedules.
+func putAll(ctx context.Context, c *client.Client, schedules []v1alpha1.Schedule) ([]v1alpha1.ScheduleView, error) {
+	var all []v1alpha1.ScheduleView
+	for _, sc := range schedules {
+		v, err := c.PutSchedule(ctx, sc.Metadata.Name, sc.Spec)
+		if err != nil {
+			return all, fmt.Errorf("schedule %s: %w", sc.Metadata.Name, err)
+		}
+		all = append(all, v)
+	}
+	return all, nil
+}
+
+// locate is the server's complaint; errFull and the like pass unchanged.
+func (d documents) locate(err error) error {
+	if len(d.tasks) == 1 && len(d.where) == 1 && errors.Is(err, fleet.ErrInvalid) {
+		return fmt.Errorf("%s: %w", d.where[0], err)
+	}
+	return err
+}
