@@ -1,0 +1,66 @@
+# Muster. `make` alone lists what there is.
+
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+GO ?= go
+# How long the whole test run may take, and what to run.
+TEST_TIMEOUT ?= 30m
+PKG ?= ./...
+# Benchmarks: one round says little; BENCH_COUNT=10 and benchstat say more.
+BENCH_COUNT ?= 3
+BENCH_ARGS ?=
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: up
+up: ## Install what is missing, build, start a fleet here and run a first task
+	@scripts/setup.sh up
+	@$(MAKE) --no-print-directory build
+	@scripts/up.sh
+
+.PHONY: test
+test: ## Install what the tests need, then vet and run every test with the race detector
+	@scripts/setup.sh test
+	$(GO) vet $(PKG)
+	$(GO) test -race -timeout $(TEST_TIMEOUT) $(PKG)
+
+.PHONY: build
+build: ## Build bin/muster and bin/muster-runner (static)
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/muster ./cmd/muster
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/muster-runner ./cmd/muster-runner
+
+.PHONY: lint
+lint: ## gofmt, go vet, golangci-lint with the import rules, govulncheck
+	@tools/lint.sh
+
+.PHONY: bench
+bench: ## Run the benchmarks, beside runc, bwrap and docker where installed
+	@scripts/setup.sh test
+	$(GO) test -run '^$$' -bench . -benchmem -count $(BENCH_COUNT) ./internal/...
+	@$(MAKE) --no-print-directory build
+	$(GO) run ./test/bench $(BENCH_ARGS)
+
+.PHONY: fmt
+fmt: ## Format the code
+	gofmt -w $$(find . -name '*.go' -not -path './.git/*')
+
+.PHONY: tidy
+tidy: ## Tidy go.mod and verify the modules
+	$(GO) mod tidy
+	$(GO) mod verify
+
+.PHONY: gvisor
+gvisor: ## Build runsc (gVisor) into bin/, so that `runtime: auto` uses it
+	@mkdir -p bin
+	@install -m 0755 "$$(tools/install.sh runsc)" bin/runsc
+	@echo "bin/runsc is there; the next make up uses it"
+
+.PHONY: clean
+clean: ## Remove what was built here (data directories stay)
+	rm -rf bin dist .cache
