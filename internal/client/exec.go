@@ -14,8 +14,9 @@ import (
 	"muster.dev/muster/internal/fleet"
 )
 
-// execChunk is how much input goes into one message.
-const execChunk = 32 << 10
+// execChunk is how much input goes into one message; with its stream byte
+// that is the WebSocket library's own default bound.
+const execChunk = 32<<10 - 1
 
 // Exec runs a command beside the task and returns its exit code. r.Stdin is
 // read until its end or until the command ends; a read that blocks then is
