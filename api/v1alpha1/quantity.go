@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
+	"k8s.io/apimachinery/pkg/api/resource"
 )
 
 // Quantity is an amount as in Kubernetes: 2, 0.5, 500m, 2Gi, 1500M. It may be
@@ -38,4 +40,58 @@ func (Quantity) Schema(huma.Registry) *huma.Schema {
 		Description: "an amount as in Kubernetes: 2, 0.5, 500m, 2Gi",
 		Examples:    []any{"2Gi"},
 	}
+}
+
+var binaryHint = strings.NewReplacer("KB", "K", "MB", "M", "GB", "G", "TB", "T", "k", "Ki", "KiB", "Ki", "MiB", "Mi", "GiB", "Gi", "TiB", "Ti", "gb", "Gi", "mb", "Mi", "g", "Gi")
+
+func (q Quantity) parse() (resource.Quantity, error) {
+	if len(q) > 64 {
+		return resource.Quantity{}, fmt.Errorf("%s is too long", clip(string(q)))
+	}
+	v, err := resource.ParseQuantity(string(q))
+	if err != nil {
+		if h := binaryHint.Replace(string(q)); h != string(q) {
+			if _, err := resource.ParseQuantity(h); err == nil {
+				return resource.Quantity{}, fmt.Errorf("%q is not an amount (did you mean %s?)", string(q), h)
+			}
+		}
+		return resource.Quantity{}, fmt.Errorf("%q is not an amount", clip(string(q)))
+	}
+	return v, nil
+}
+
+// Bytes is the amount in whole bytes, rounded up.
+func (q Quantity) Bytes() (int64, error) {
+	v, err := q.parse()
+	if err != nil {
+		return 0, err
+	}
+	n := v.Value()
+	if v.Cmp(*resource.NewQuantity(n, resource.BinarySI)) > 0 {
+		return 0, fmt.Errorf("%s is too large", q) // Value saturates
+	}
+	return n, nil
+}
+
+// Milli is the amount in thousandths, rounded up.
+func (q Quantity) Milli() (int64, error) {
+	v, err := q.parse()
+	if err != nil {
+		return 0, err
+	}
+	n := v.MilliValue()
+	if v.Cmp(*resource.NewMilliQuantity(n, resource.DecimalSI)) > 0 {
+		return 0, fmt.Errorf("%s is too large", q)
+	}
+	return n, nil
+}
+
+// BytesQuantity writes a size in bytes: 2Gi.
+func BytesQuantity(n int64) Quantity {
+	return Quantity(resource.NewQuantity(n, resource.BinarySI).String())
+}
+
+// MilliQuantity writes thousandths: 1500m, 2.
+func MilliQuantity(n int64) Quantity {
+	return Quantity(resource.NewMilliQuantity(n, resource.DecimalSI).String())
 }

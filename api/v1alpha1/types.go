@@ -40,10 +40,10 @@ type FleetSpec struct {
 
 // Queue says where tasks come from.
 type Queue struct {
-	Type string `json:"type,omitempty"` // embedded (default)
+	Type string `json:"type,omitempty" enum:"embedded"` // embedded (default)
 	// MaxBacklog bounds waiting tasks; submission beyond it is refused with
 	// 429. Default 1,000,000.
-	MaxBacklog int `json:"maxBacklog,omitempty"`
+	MaxBacklog int `json:"maxBacklog,omitempty" minimum:"1" maximum:"10000000"`
 	// Visibility is how long a lease holds without being extended. Default 30s.
 	Visibility string `json:"visibility,omitempty"`
 }
@@ -51,8 +51,8 @@ type Queue struct {
 // Template is what a sandbox is made from.
 type Template struct {
 	Name      string            `json:"name"`
-	Runtime   string            `json:"runtime,omitempty"` // auto (default), gvisor, runc, crun
-	Image     string            `json:"image,omitempty"`   // host (default), a path, or an OCI reference
+	Runtime   string            `json:"runtime,omitempty" enum:"auto,gvisor,runc,crun"` // auto (default), gvisor, runc, crun
+	Image     string            `json:"image,omitempty"`                                // host (default), a path, or an OCI reference
 	Resources Resources         `json:"resources,omitempty"`
 	Network   Network           `json:"network,omitempty"`
 	Env       map[string]string `json:"env,omitempty"`
@@ -61,23 +61,24 @@ type Template struct {
 	Mounts    []Mount           `json:"mounts,omitempty"`
 	MaxAge    string            `json:"maxAge,omitempty"` // default 6h; 0 never
 	Timeouts  Timeouts          `json:"timeouts,omitempty"`
-	Min       int               `json:"min,omitempty"` // smallest warm pool of this template
+	Min       int               `json:"min,omitempty" minimum:"0"` // smallest warm pool of this template
 }
 
 // Resources are limits. Quantities are written as in Kubernetes.
 type Resources struct {
-	CPUs   Quantity `json:"cpus,omitempty"`   // cores: 1, 0.5, 500m; default 1
-	Memory Quantity `json:"memory,omitempty"` // default 2Gi
-	Pids   int      `json:"pids,omitempty"`   // default 512
-	Disk   Quantity `json:"disk,omitempty"`   // default 10Gi
-	Files  int      `json:"files,omitempty"`  // open files per process; default 4096
-	Log    Quantity `json:"log,omitempty"`    // log bytes kept per task; default 64Mi
+	CPUs   Quantity `json:"cpus,omitempty"`                                 // cores: 1, 0.5, 500m; default 1
+	Memory Quantity `json:"memory,omitempty"`                               // default 2Gi
+	Pids   int      `json:"pids,omitempty" minimum:"8" maximum:"4194304"`   // default 512
+	Disk   Quantity `json:"disk,omitempty"`                                 // default 10Gi
+	Files  int      `json:"files,omitempty" minimum:"64" maximum:"1048576"` // open files per process; default 4096
+	Log    Quantity `json:"log,omitempty"`                                  // log bytes kept per task; default 64Mi
 }
 
 // Network is what a sandbox may reach.
 type Network struct {
-	Mode string `json:"mode,omitempty"` // none (default), proxy, open
-	// Allow lists host names, "*.example.com" or "host:port".
+	Mode string `json:"mode,omitempty" enum:"none,proxy,open"` // none (default), proxy, open
+	// Allow lists host names, "*.example.com" or "host:port". In a task, mode
+	// and lists that are left out are the template's.
 	Allow []string `json:"allow,omitempty"`
 	// AllowPrivate lists names or addresses in loopback or private ranges
 	// that may be reached through the proxy nevertheless.
@@ -113,8 +114,8 @@ type Capacity struct {
 // Range is a minimum (of warm sandboxes over all pools of the default
 // template) and a maximum (of all sandboxes).
 type Range struct {
-	Min int `json:"min,omitempty"` // default 0
-	Max int `json:"max,omitempty"` // default 200
+	Min int `json:"min,omitempty" minimum:"0"`                  // default 0
+	Max int `json:"max,omitempty" minimum:"1" maximum:"100000"` // default 200
 }
 
 // Floor raises the minimum at the times of a cron expression.
@@ -122,42 +123,42 @@ type Floor struct {
 	Cron     string `json:"cron"`
 	Timezone string `json:"timezone,omitempty"` // IANA name; default UTC
 	For      string `json:"for"`
-	Min      int    `json:"min"`
+	Min      int    `json:"min" minimum:"1"`
 	Template string `json:"template,omitempty"` // default: the first template
 }
 
 // Nodes says where sandboxes run.
 type Nodes struct {
-	Provider string `json:"provider,omitempty"` // host (default)
+	Provider string `json:"provider,omitempty" enum:"host"` // host (default)
 	// Reserve is what the host keeps for itself.
 	ReserveCPUs   Quantity `json:"reserveCPUs,omitempty"`   // default 0
 	ReserveMemory Quantity `json:"reserveMemory,omitempty"` // default 512Mi
 	// Slots bounds sandboxes on the host; default from memory and Overcommit.
-	Slots int `json:"slots,omitempty"`
+	Slots int `json:"slots,omitempty" minimum:"1" maximum:"100000"`
 	// OvercommitCPU and OvercommitMemory say how far limits may exceed the
 	// machine; 1 is not at all. Defaults 8 and 2: agents wait most of the time.
-	OvercommitCPU    float64 `json:"overcommitCPU,omitempty"`
-	OvercommitMemory float64 `json:"overcommitMemory,omitempty"`
+	OvercommitCPU    float64 `json:"overcommitCPU,omitempty" minimum:"0.1" maximum:"1000"`
+	OvercommitMemory float64 `json:"overcommitMemory,omitempty" minimum:"0.1" maximum:"100"`
 }
 
 // Cost is what compute costs.
 type Cost struct {
-	NodeHourUSD float64 `json:"nodeHourUSD,omitempty"`
+	NodeHourUSD float64 `json:"nodeHourUSD,omitempty" minimum:"0" maximum:"1000000"`
 	Budget      Budget  `json:"budget,omitempty"`
 }
 
 // Budget bounds spending, in US dollars; 0 is no bound.
 type Budget struct {
-	PerHour float64 `json:"perHour,omitempty"`
-	PerDay  float64 `json:"perDay,omitempty"`
+	PerHour float64 `json:"perHour,omitempty" minimum:"0" maximum:"1000000000"`
+	PerDay  float64 `json:"perDay,omitempty" minimum:"0" maximum:"1000000000"`
 }
 
 // Tenant is a team with a share of the fleet. A task belongs to the tenant
 // named by its label "tenant", else "team", else to "default".
 type Tenant struct {
 	Name       string  `json:"name"`
-	Weight     float64 `json:"weight,omitempty"`     // default 1
-	MaxRunning int     `json:"maxRunning,omitempty"` // 0: no bound
+	Weight     float64 `json:"weight,omitempty" minimum:"0.001" maximum:"1000000"` // default 1
+	MaxRunning int     `json:"maxRunning,omitempty" minimum:"0"`                   // 0: no bound
 }
 
 // Secrets says where named secrets come from. They are read at claim time
@@ -170,7 +171,8 @@ type Secrets struct {
 	Env bool `json:"env,omitempty"`
 }
 
-// Retention says how long finished tasks are kept. Default 720h.
+// Retention says how long finished tasks are kept. Default 720h; "0" keeps
+// them for ever.
 type Retention struct {
 	Tasks string `json:"tasks,omitempty"`
 }
@@ -200,7 +202,7 @@ type TaskSpec struct {
 	Timeouts  *Timeouts         `json:"timeouts,omitempty"`
 	Budget    *TaskBudget       `json:"budget,omitempty"`
 	Retries   *Retries          `json:"retries,omitempty"`
-	Priority  int               `json:"priority,omitempty"` // -1000..1000
+	Priority  int               `json:"priority,omitempty" minimum:"-1000" maximum:"1000"` // larger first
 	Artifacts []string          `json:"artifacts,omitempty"`
 	Webhook   string            `json:"webhook,omitempty"`
 	// IdempotencyKey makes a repeated submission return the first task.
@@ -213,26 +215,26 @@ type TaskSpec struct {
 type Repo struct {
 	URL   string `json:"url"`
 	Ref   string `json:"ref,omitempty"`
-	Depth int    `json:"depth,omitempty"` // default 1; 0 in the fleet's terms is full history, written as -1
+	Depth int    `json:"depth,omitempty" minimum:"-1" maximum:"1000000"` // default 1; -1 is the full history
 }
 
 // TaskBudget bounds the money of one task.
 type TaskBudget struct {
-	MaxUSD float64 `json:"maxUSD,omitempty"`
+	MaxUSD float64 `json:"maxUSD,omitempty" minimum:"0" maximum:"1000000"`
 }
 
 // Retries bounds attempts. Infrastructure losses are always retried.
 type Retries struct {
-	Max     int    `json:"max"` // further attempts; default 3
+	Max     *int   `json:"max,omitempty" minimum:"0" maximum:"100"` // further attempts; default 3
 	OnExit  bool   `json:"onExit,omitempty"`
 	Backoff string `json:"backoff,omitempty"` // default 1s, doubling
 }
 
 // Schedule submits a task at the times of a cron expression.
 type Schedule struct {
-	APIVersion string       `json:"apiVersion"`
-	Kind       string       `json:"kind"`
-	Metadata   Metadata     `json:"metadata"`
+	APIVersion string       `json:"apiVersion,omitempty"`
+	Kind       string       `json:"kind,omitempty"`
+	Metadata   Metadata     `json:"metadata,omitempty"`
 	Spec       ScheduleSpec `json:"spec"`
 }
 

@@ -32,14 +32,20 @@ type FieldError struct {
 	Field string // path as the user wrote it: spec.templates[0].resources.memory
 	Wrong string // what is wrong: "-1Gi is negative"
 	Right string // what would be right: "a size such as 512Mi or 2Gi"
+	Line  int    // line in the file, from 1; 0 where there is no file
 }
 
-// Error formats as "field: wrong; right".
+// Error formats as "field: wrong; want right", with "line N: " before it
+// where the line is known.
 func (e *FieldError) Error() string {
-	if e.Right == "" {
-		return fmt.Sprintf("%s: %s", e.Field, e.Wrong)
+	text := e.Field + ": " + e.Wrong
+	if e.Line > 0 {
+		text = fmt.Sprintf("line %d: %s", e.Line, text)
 	}
-	return fmt.Sprintf("%s: %s; want %s", e.Field, e.Wrong, e.Right)
+	if e.Right != "" {
+		text += "; want " + e.Right
+	}
+	return text
 }
 
 // Is reports that a FieldError is ErrInvalid.

@@ -1,0 +1,117 @@
+package v1alpha1
+
+import (
+	"time"
+
+	"muster.dev/muster/internal/fleet"
+)
+
+// FleetView is the fleet as the API shows it: what there is, what is wanted
+// and why. Durations are seconds.
+type FleetView struct {
+	Name             string           `json:"name"`
+	At               time.Time        `json:"at"`
+	Started          time.Time        `json:"started,omitzero" doc:"Of the control plane"`
+	Sentence         string           `json:"sentence" doc:"The binding constraint in words"`
+	Consumers        int              `json:"consumers" doc:"Desired dispatcher slots"`
+	ConsumersBusy    int              `json:"consumersBusy"`
+	Backlog          int              `json:"backlog"`
+	Delayed          int              `json:"delayed"`
+	InFlight         int              `json:"inFlight"`
+	Dead             int              `json:"dead"`
+	OldestAgeSeconds float64          `json:"oldestAgeSeconds"`
+	SignalsAsOf      time.Time        `json:"signalsAsOf,omitzero"`
+	SignalsError     string           `json:"signalsError,omitempty" doc:"The queue could not be read; the numbers are the last known ones"`
+	Start            StartView        `json:"start"`
+	Pools            []PoolView       `json:"pools"`
+	Nodes            []fleet.NodeView `json:"nodes"`
+	NodeHourUSD      float64          `json:"nodeHourUSD,omitempty"`
+}
+
+// StartView is how long tasks waited from submission to their first
+// instruction in the last hour, beside the objective.
+type StartView struct {
+	P50Seconds       float64 `json:"p50Seconds"`
+	P99Seconds       float64 `json:"p99Seconds"`
+	ObjectiveSeconds float64 `json:"objectiveSeconds" doc:"For the 99th percentile"`
+}
+
+// PoolView is one pool of interchangeable sandboxes.
+type PoolView struct {
+	Pool             fleet.PoolKey `json:"pool"`
+	Template         string        `json:"template"`
+	Backlog          int           `json:"backlog"`
+	Delayed          int           `json:"delayed"`
+	InFlight         int           `json:"inFlight"`
+	OldestAgeSeconds float64       `json:"oldestAgeSeconds"`
+	ArrivalRate      float64       `json:"arrivalRate" doc:"Tasks a second, recent"`
+	Desired          int           `json:"desired" doc:"Sandboxes, busy ones included"`
+	WarmTarget       int           `json:"warmTarget"`
+	Ready            int           `json:"ready"`
+	Starting         int           `json:"starting"`
+	Running          int           `json:"running"`
+	Draining         int           `json:"draining"`
+	StartLead        LeadView      `json:"startLead"`
+	// TimeToEmptySeconds is absent while the pool is not being depleted.
+	TimeToEmptySeconds *float64    `json:"timeToEmptySeconds,omitempty" doc:"How long the warm pool lasts at the present rate; absent while it is not being depleted"`
+	Breaker            BreakerView `json:"breaker"`
+	Reason             string      `json:"reason"`
+	Bound              string      `json:"bound,omitempty" doc:"The constraint that binds"`
+}
+
+// LeadView is a measured distribution of lead times.
+type LeadView struct {
+	P50Seconds float64 `json:"p50Seconds"`
+	P95Seconds float64 `json:"p95Seconds"`
+	P99Seconds float64 `json:"p99Seconds"`
+	Samples    int     `json:"samples" doc:"0: the figures are assumed, not measured"`
+}
+
+// BreakerView tells whether starts of a template are held back.
+type BreakerView struct {
+	Open     bool      `json:"open"`
+	Failures int       `json:"failures,omitempty" doc:"In a row"`
+	RetryAt  time.Time `json:"retryAt,omitzero"`
+	Reason   string    `json:"reason,omitempty"`
+}
+
+// NewFleetView shows a fleet.
+func NewFleetView(v fleet.View) FleetView {
+	out := FleetView{
+		Name: v.Name, At: v.At, Started: v.Started, Sentence: v.Sentence,
+		Consumers: v.Consumers, ConsumersBusy: v.ConsumersBusy,
+		Backlog: v.Backlog, Delayed: v.Delayed, InFlight: v.InFlight, Dead: v.Dead,
+		OldestAgeSeconds: v.OldestAge.Seconds(), SignalsAsOf: v.SignalsAsOf, SignalsError: v.SignalsError,
+		Start: StartView{
+			P50Seconds: v.StartP50.Seconds(), P99Seconds: v.StartP99.Seconds(), ObjectiveSeconds: v.ObjectiveP99.Seconds(),
+		},
+		Pools: make([]PoolView, 0, len(v.Pools)), Nodes: nonNil(v.Nodes),
+		NodeHourUSD: float64(v.NodeHourMicroUSD) / 1e6,
+	}
+	for _, p := range v.Pools {
+		out.Pools = append(out.Pools, newPoolView(p))
+	}
+	return out
+}
+
+func newPoolView(p fleet.PoolView) PoolView {
+	v := PoolView{
+		Pool: p.Pool, Template: p.Template, Backlog: p.Backlog, Delayed: p.Delayed, InFlight: p.InFlight,
+		OldestAgeSeconds: p.OldestAge.Seconds(), ArrivalRate: p.ArrivalRate,
+		Desired: p.Desired, WarmTarget: p.WarmTarget, Ready: p.Ready, Starting: p.Starting,
+		Running: p.Running, Draining: p.Draining,
+		StartLead: LeadView{
+			P50Seconds: p.StartLead.P50.Seconds(), P95Seconds: p.StartLead.P95.Seconds(),
+			P99Seconds: p.StartLead.P99.Seconds(), Samples: p.StartLead.Samples,
+		},
+		Breaker: BreakerView{
+			Open: p.Breaker.Open, Failures: p.Breaker.Failures, RetryAt: p.Breaker.RetryAt, Reason: p.Breaker.Reason,
+		},
+		Reason: p.Reason, Bound: p.Bound,
+	}
+	if p.TimeToEmpty >= 0 {
+		s := p.TimeToEmpty.Seconds()
+		v.TimeToEmptySeconds = &s
+	}
+	return v
+}
