@@ -96,9 +96,9 @@ func (r *rig) fill(ctx context.Context, reg *Registry, boxes *fake.Sandboxes) {
 // crash ends the process without any clean-up; store and sandboxes stay.
 func (r *rig) crash() {
 	r.stop()
-	r.boxes = r.boxes.Reopen()
 	<-r.done
 	<-r.filled
+	r.boxes = r.boxes.Reopen()
 }
 
 func (r *rig) end() {
