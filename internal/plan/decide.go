@@ -1,0 +1,271 @@
+package plan
+
+import (
+	"fmt"
+	"time"
+
+	"muster.dev/muster/internal/fleet"
+)
+
+// work is one pool on its way through a decision.
+type work struct {
+	o *Pool
+	s *PoolState
+	t TemplatePolicy
+	d Demand
+
+	// Everything below counts sandboxes.
+	need  int // ready ones that waiting tasks want
+	floor int // warm, by minima and calendar
+	warm  int // warm in all; at least floor
+	grant int // of need+warm, what the bounds allow
+	stale int // ready ones to be replaced
+
+	starts  int // to start now
+	placed  int // of them, those that found room on a node
+	drains  int
+	undrain int
+	failing bool // the tasks that wait are failed
+	burst   bool
+	tte     time.Duration
+
+	cause  Cause
+	bound  Bound
+	limit  int
+	count  int
+	wait   time.Duration
+	detail string
+	floors string
+}
+
+// idle is the supply that is not busy.
+func (w *work) idle() int { return w.o.Ready + w.o.Starting }
+
+func (w *work) because(c Cause, b Bound, limit int) {
+	w.cause, w.bound, w.limit = c, b, limit
+}
+
+// decision is the state of one call of Decide.
+type decision struct {
+	now    time.Time
+	o      *Observation
+	p      Policy
+	plan   Plan
+	works  []work
+	signal string // why the queues are stale; empty when they are not
+	room   room
+	scarce int // starts for waiting tasks that found no room
+}
+
+// Decide sizes the fleet: what should be, and what to do now. It is pure and
+// deterministic, costs O(pools + nodes + named sandboxes), and touches neither
+// the observation nor the state it is given.
+func Decide(now time.Time, o Observation, p Policy, s State) (Plan, State) {
+	p = p.WithDefaults()
+	next := State{At: now, Pools: carry(s.Pools, o.Pools), NodesOver: s.NodesOver}
+	d := &decision{now: now, o: &o, p: p, works: make([]work, len(o.Pools))}
+	d.signal = staleSignal(now, o.Queues, p.StaleAfter)
+	d.plan.Frozen = d.signal != ""
+	cursors := make([]int, len(o.Queues))
+	for i := range o.Pools {
+		w := &d.works[i]
+		w.o, w.s = &o.Pools[i], &next.Pools[i]
+		if !w.o.Unknown {
+			w.t = p.Templates[w.o.Template]
+		}
+		d.measure(w, cursors)
+		d.stock(w)
+	}
+	d.room = d.measureRoom()
+	d.grantAll()
+	for i := range d.works {
+		d.supply(&d.works[i])
+	}
+	d.placeAll()
+	for i := range d.works {
+		d.scaleIn(&d.works[i])
+	}
+	d.reclaim()
+	d.nodes(&next)
+	d.conclude()
+	return d.plan, next
+}
+
+// measure takes the readings of one pool in: demand, arrivals, breaker.
+func (d *decision) measure(w *work, cursors []int) {
+	s := w.s
+	got, _ := demandOf(w.o.Key, d.o.Queues, cursors)
+	if d.signal == "" {
+		s.Last, s.LastGood, s.Finished = got, true, w.o.Finished
+		w.d = got
+		s.Arrivals.Observe(d.now, got.Arrived, d.window(w))
+	} else if s.LastGood {
+		// From the last reading on: what finished since then is no longer
+		// demand, so that an outage is not an endless backlog either.
+		w.d = s.Last
+		done := int(max(0, w.o.Finished-s.Finished))
+		w.d.InFlight = max(0, w.d.InFlight-done)
+		done -= min(done, s.Last.InFlight)
+		w.d.Backlog = max(0, w.d.Backlog-done)
+	} else {
+		w.d = Demand{Pool: w.o.Key}
+	}
+	// Tasks in flight and busy sandboxes are the same thing seen from two
+	// sides at slightly different moments; the larger is the safer.
+	total := w.d.Backlog + max(w.d.InFlight, w.o.Running)
+	w.need = max(0, total-w.o.Running)
+	s.Breaker = s.Breaker.update(d.now, w.o, d.p.Breaker)
+}
+
+// window is the span in which arrivals are counted: one lead time.
+func (d *decision) window(w *work) time.Duration {
+	return min(max(d.lead(w), d.p.Review), time.Minute)
+}
+
+// lead is the lead time to plan with: the measured 95th percentile.
+func (d *decision) lead(w *work) time.Duration {
+	if w.o.Lead.P95 > 0 {
+		return w.o.Lead.P95
+	}
+	return d.p.PriorLead.P95
+}
+
+// conclude writes targets, reasons and the sentence for the whole.
+func (d *decision) conclude() {
+	d.plan.Pools = make([]PoolTarget, len(d.works))
+	var worst *PoolTarget
+	for i := range d.works {
+		w := &d.works[i]
+		d.explain(w)
+		t := &d.plan.Pools[i]
+		*t = PoolTarget{
+			Pool: w.o.Key, Desired: w.o.Running + w.grant, Warm: min(w.warm, max(0, w.grant-w.need)),
+			Unmet: max(0, w.grant-w.idle()-w.undrain-w.placed), Rate: w.s.Arrivals.Rate(),
+			Dispersion: w.s.Arrivals.Dispersion(), TimeToEmpty: w.tte, Breaker: w.s.Breaker.view(w.o),
+			// No more is leased than can be claimed: what is ready, and what
+			// runs already.
+			Consumers: w.o.Running + min(w.need, w.idle()+w.undrain+w.placed),
+			Reason:    d.reason(w),
+		}
+		d.plan.Consumers += t.Consumers
+		if worst == nil || severity(t) > severity(worst) {
+			worst = t
+		}
+	}
+	for i := range d.plan.Actions {
+		d.attachReason(&d.plan.Actions[i])
+	}
+	switch {
+	case worst == nil:
+		d.plan.Sentence = "no pool: the fleet has no template"
+	case d.signal != "":
+		d.plan.Sentence = "scale-in is frozen: " + d.signal
+	case severity(worst) == 0:
+		d.plan.Sentence = "every pool has what it wants"
+	default:
+		d.plan.Sentence = fmt.Sprintf("%s: %s", worst.Pool, worst.Reason.Sentence())
+	}
+}
+
+// severity orders causes by how much a person should care.
+func severity(t *PoolTarget) int {
+	n := 0
+	switch t.Reason.Cause {
+	case CauseGiveUp:
+		n = 9
+	case CauseBreaker, CauseProbe, CauseNoTemplate:
+		n = 7
+	case CauseBudget:
+		n = 6
+	case CauseCapacity:
+		n = 5
+	case CauseBurst:
+		n = 4
+	case CauseDemand:
+		n = 3
+	case CauseStarting, CauseWarm, CauseFloor:
+		n = 2
+	case CauseReplace, CauseReclaim, CauseUndrain, CauseSurplus:
+		n = 1
+	}
+	if n > 0 && t.Reason.Numbers.Backlog > 0 {
+		n += 10
+	}
+	return n
+}
+
+func (d *decision) act(a Action) { d.plan.Actions = append(d.plan.Actions, a) }
+
+// attachReason gives an action of a pool the pool's reason, unless it has one
+// of its own.
+func (d *decision) attachReason(a *Action) {
+	if a.Reason.Cause != "" || a.Pool == "" {
+		return
+	}
+	for i := range d.works {
+		if d.works[i].o.Key == a.Pool {
+			a.Reason = d.plan.Pools[i].Reason
+			return
+		}
+	}
+}
+
+// reason is the reason of a pool with its numbers.
+func (d *decision) reason(w *work) Reason {
+	var age time.Duration
+	if w.d.Backlog > 0 && !w.d.Oldest.IsZero() {
+		age = max(0, d.now.Sub(w.d.Oldest))
+	}
+	r := Reason{Cause: w.cause, Bound: w.bound, Detail: w.detail, Numbers: Numbers{
+		Backlog: w.d.Backlog, InFlight: w.d.InFlight, Ready: w.o.Ready, Starting: w.o.Starting,
+		Running: w.o.Running, Draining: len(w.o.Draining), Desired: w.o.Running + w.grant, Warm: w.warm,
+		Floor: w.floor, Stale: w.stale, Count: w.count, Limit: w.limit, Failures: w.s.Breaker.Failures,
+		Rate: w.s.Arrivals.Rate(), Lead: d.lead(w), OldestAge: age, Wait: w.wait,
+	}}
+	if w.cause == CauseBudget {
+		r.Numbers.Spent, r.Numbers.Budget = d.room.spent, d.room.budget
+	}
+	return r
+}
+
+// explain settles the cause of a pool that no step has named one for.
+func (d *decision) explain(w *work) {
+	if w.count == 0 {
+		w.count = w.placed
+	}
+	if w.cause != "" {
+		return
+	}
+	missing := w.grant - w.idle() - w.undrain
+	switch {
+	case d.signal != "" && w.placed == 0:
+		w.because(CauseStale, BoundSignal, 0)
+		w.detail = d.signal
+	case w.undrain > 0:
+		w.because(CauseUndrain, BoundNone, 0)
+		w.count = w.undrain
+	case w.burst && w.placed > 0:
+		w.because(CauseBurst, BoundNone, 0)
+	case w.placed > 0 && w.need > w.idle():
+		w.because(CauseDemand, BoundNone, 0)
+	case w.placed > 0 && w.floor > 0 && w.warm == w.floor:
+		w.because(CauseFloor, BoundFloor, 0)
+		w.detail = w.floors
+	case w.placed > 0:
+		w.because(CauseWarm, BoundNone, 0)
+	case w.o.Starting > 0 && missing <= 0 && w.o.Ready < w.grant:
+		w.because(CauseStarting, BoundNone, 0)
+	default:
+		w.because(CauseSteady, BoundNone, 0)
+	}
+}
+
+// find returns the work of a pool by key.
+func (d *decision) find(key fleet.PoolKey) *work {
+	for i := range d.works {
+		if d.works[i].o.Key == key {
+			return &d.works[i]
+		}
+	}
+	return nil
+}

@@ -1,0 +1,151 @@
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"muster.dev/muster/internal/fleet"
+)
+
+// space is what is free on one node.
+type space struct {
+	node  int32 // index in the observation
+	slots int32
+	size  Size
+}
+
+const unbounded = 1 << 30
+
+// fit is how many sandboxes of a size fit, and what stops the next one.
+func (s *space) fit(z Size) (n int, b Bound) {
+	n, b = int(s.slots), BoundSlots
+	limit := func(free, ask int64, name Bound) {
+		if ask > 0 && int(max(0, free)/ask) < n {
+			n, b = int(max(0, free)/ask), name
+		}
+	}
+	limit(s.size.MilliCPU, z.MilliCPU, BoundCPU)
+	limit(s.size.MemoryBytes, z.MemoryBytes, BoundMemory)
+	limit(s.size.DiskBytes, z.DiskBytes, BoundDisk)
+	return max(0, n), b
+}
+
+func (s *space) take(n int, z Size) {
+	s.slots -= int32(n)
+	s.size.MilliCPU -= int64(n) * z.MilliCPU
+	s.size.MemoryBytes -= int64(n) * z.MemoryBytes
+	s.size.DiskBytes -= int64(n) * z.DiskBytes
+}
+
+// spaces lists the nodes in service, the fullest first: best fit, so that
+// emptying nodes empty.
+func (d *decision) spaces() []space {
+	out := make([]space, 0, len(d.o.Nodes))
+	for i := range d.o.Nodes {
+		n := &d.o.Nodes[i]
+		if n.State != fleet.NodeReady {
+			continue
+		}
+		slots := unbounded
+		if n.Slots > 0 {
+			slots = max(0, n.Slots-n.Used)
+		}
+		out = append(out, space{node: int32(i), slots: int32(slots), size: Size{
+			MilliCPU:    n.Capacity.MilliCPU - n.UsedSize.MilliCPU,
+			MemoryBytes: n.Capacity.MemoryBytes - n.UsedSize.MemoryBytes,
+			DiskBytes:   n.Capacity.DiskBytes - n.UsedSize.DiskBytes,
+		}})
+	}
+	slices.SortFunc(out, func(a, b space) int {
+		return cmp.Or(cmp.Compare(a.slots, b.slots), cmp.Compare(a.node, b.node))
+	})
+	return out
+}
+
+// placeAll finds nodes for what is to be started: sandboxes for waiting tasks
+// of all pools first, warm stock only if those all found room.
+func (d *decision) placeAll() {
+	any := false
+	for i := range d.works {
+		any = any || d.works[i].starts > 0
+	}
+	if !any {
+		return
+	}
+	spaces := d.spaces()
+	free := unbounded
+	if d.room.limit >= 0 {
+		free = max(0, d.room.limit-d.room.used)
+	}
+	for i := range d.works {
+		w := &d.works[i]
+		urgent := min(w.starts, max(0, w.need-w.idle()-w.undrain))
+		got := d.place(w, urgent, &free, spaces)
+		d.scarce += urgent - got
+	}
+	if d.scarce > 0 {
+		return
+	}
+	for i := range d.works {
+		w := &d.works[i]
+		d.place(w, w.starts-w.placed, &free, spaces)
+	}
+}
+
+// place starts up to n of a pool on nodes with room and returns how many
+// found one.
+func (d *decision) place(w *work, n int, free *int, spaces []space) int {
+	if n <= 0 {
+		return 0
+	}
+	ask, bound := min(n, *free), BoundNodes
+	got := 0
+	for i := range spaces {
+		if got == ask {
+			break
+		}
+		k, b := spaces[i].fit(w.o.Size)
+		if k = min(k, ask-got); k == 0 {
+			bound = b
+			continue
+		}
+		spaces[i].take(k, w.o.Size)
+		got += k
+		d.act(Action{Kind: StartSandboxes, Pool: w.o.Key, Node: d.o.Nodes[spaces[i].node].ID, N: k})
+		if _, b := spaces[i].fit(w.o.Size); got < ask {
+			bound = b
+		}
+	}
+	*free -= got
+	w.placed += got
+	if got < n && w.cause == "" {
+		if got == ask { // the count was the bound, not the nodes
+			w.because(CauseCapacity, d.room.bound, d.room.limit)
+		} else {
+			w.because(CauseCapacity, bound, 0)
+			w.detail = d.hopeless(w)
+		}
+		w.count = n - got
+	}
+	return got
+}
+
+// hopeless says so when a sandbox is larger than every node.
+func (d *decision) hopeless(w *work) string {
+	var best Size
+	for i := range d.o.Nodes {
+		c := d.o.Nodes[i].Capacity
+		if c.MilliCPU >= w.o.Size.MilliCPU && c.MemoryBytes >= w.o.Size.MemoryBytes && c.DiskBytes >= w.o.Size.DiskBytes {
+			return ""
+		}
+		best.MilliCPU = max(best.MilliCPU, c.MilliCPU)
+		best.MemoryBytes = max(best.MemoryBytes, c.MemoryBytes)
+		best.DiskBytes = max(best.DiskBytes, c.DiskBytes)
+	}
+	if len(d.o.Nodes) == 0 {
+		return "there is no node"
+	}
+	return fmt.Sprintf("one sandbox asks for %d mCPU, %d MiB memory, %d MiB disk; the largest node has %d, %d, %d",
+		w.o.Size.MilliCPU, w.o.Size.MemoryBytes>>20, w.o.Size.DiskBytes>>20, best.MilliCPU, best.MemoryBytes>>20, best.DiskBytes>>20)
+}
