@@ -14,7 +14,7 @@ import (
 )
 
 // doctorWithin bounds the whole examination.
-const doctorWithin = time.Minute
+const doctorWithin = 2 * time.Minute
 
 func newDoctorCommand(s *shell) *cobra.Command {
 	var (
@@ -39,7 +39,9 @@ It exits with 1 when something failed; warnings are no failure.`,
 			if o.Runner == "" {
 				o.Runner = findRunner(s)
 			}
-			o.Probe = runtimeProbe(p.DataDir)
+			if o.Runner != "" {
+				o.Probe = runtimeProbe(o.Runner, p.DataDir)
+			}
 			r := doctor.Examine(ctx, doctor.Machine{}, o)
 			done, err := out.structured(s, r)
 			if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"muster.dev/muster/api/v1alpha1"
 	"muster.dev/muster/internal/client"
@@ -86,7 +87,7 @@ func readDocuments(s *shell, files []string) (documents, error) {
 func (d *documents) add(doc any, where string) error {
 	switch v := doc.(type) {
 	case *v1alpha1.Task:
-		d.tasks, d.where = append(d.tasks, merged(v)), append(d.where, where)
+		d.tasks, d.where = append(d.tasks, v.Spec), append(d.where, where)
 	case *v1alpha1.Schedule:
 		d.schedules = append(d.schedules, *v)
 	case *v1alpha1.Fleet:
@@ -100,28 +101,13 @@ func (d *documents) add(doc any, where string) error {
 	return nil
 }
 
-// merged is the task's spec with the name and labels of its metadata.
-func merged(t *v1alpha1.Task) v1alpha1.TaskSpec {
-	spec := t.Spec
-	if spec.Name == "" {
-		spec.Name = t.Metadata.Name
-	}
-	if len(t.Metadata.Labels) > 0 {
-		labels := map[string]string{}
-		for k, v := range t.Metadata.Labels {
-			labels[k] = v
-		}
-		for k, v := range spec.Labels {
-			labels[k] = v
-		}
-		spec.Labels = labels
-	}
-	return spec
-}
-
-// inFile says which file an error is about.
+// inFile says where in which file each mistake is.
 func inFile(name string, err error) error {
-	return &client.Error{Text: fileName(name) + ":\n" + indent(err), Cause: err, Kind: client.ErrUsage}
+	var lines []string
+	for _, p := range problems(err) {
+		lines = append(lines, p.at(fileName(name)))
+	}
+	return &client.Error{Text: strings.Join(lines, "\n"), Cause: err, Kind: client.ErrUsage}
 }
 
 // joined is one error of several, still wrong input when all of them are.
@@ -133,19 +119,6 @@ func joined(errs []error) error {
 		return errs[0]
 	}
 	return errors.Join(errs...)
-}
-
-// indent puts every line of an error behind two spaces.
-func indent(err error) string {
-	var out []byte
-	fresh := true
-	for _, c := range []byte(err.Error()) {
-		if fresh {
-			out = append(out, "  "...)
-		}
-		out, fresh = append(out, c), c == '\n'
-	}
-	return string(out)
 }
 
 // putAll applies schedules.

@@ -20,6 +20,7 @@ type verdict struct {
 }
 
 type fieldAnswer struct {
+	Line  int    `json:"line,omitempty"`
 	Field string `json:"field,omitempty"`
 	Wrong string `json:"wrong"`
 	Right string `json:"right,omitempty"`
@@ -90,7 +91,7 @@ func problems(err error) []fieldAnswer {
 			return all
 		}
 	case *fleet.FieldError:
-		return []fieldAnswer{{Field: e.Field, Wrong: e.Wrong, Right: e.Right}}
+		return []fieldAnswer{{Line: e.Line, Field: e.Field, Wrong: e.Wrong, Right: e.Right}}
 	}
 	if errors.As(err, &field) && errors.Unwrap(err) != nil {
 		return problems(errors.Unwrap(err))
@@ -105,16 +106,26 @@ func printVerdicts(s *shell, verdicts []verdict) {
 			continue
 		}
 		for _, p := range v.Problems {
-			text := p.Wrong
-			if p.Field != "" {
-				text = p.Field + ": " + text
-			}
-			if p.Right != "" {
-				text += "; want " + p.Right
-			}
-			_, _ = fmt.Fprintf(s.errs, "%s: %s\n", terminal.Escape(v.File), terminal.EscapeLines(text))
+			_, _ = fmt.Fprintln(s.errs, terminal.EscapeLines(p.at(v.File)))
 		}
 	}
+}
+
+// at is the problem as compilers print theirs, which editors understand:
+// file:line: what is wrong.
+func (p fieldAnswer) at(file string) string {
+	text := file + ": "
+	if p.Line > 0 {
+		text = fmt.Sprintf("%s:%d: ", file, p.Line)
+	}
+	if p.Field != "" {
+		text += p.Field + ": "
+	}
+	text += p.Wrong
+	if p.Right != "" {
+		text += "; want " + p.Right
+	}
+	return text
 }
 
 func plural(n int, what string) string {

@@ -36,23 +36,25 @@ type Report struct {
 	Findings []Finding `json:"findings"`
 }
 
-// Probed is what a runtime's probe found.
+// Probed is what trying one runtime showed.
 type Probed struct {
+	Runtime fleet.Runtime
 	Path    string // empty: not installed
-	Version string
-	Err     error    // installed, but a sandbox did not run
+	Err     error  // installed, but a sandbox did not run
+	Took    time.Duration
 	Lost    []string // protections a working sandbox had to do without
 }
 
-// Probe starts a throw-away sandbox with the runtime and says how it went.
-type Probe func(ctx context.Context, r fleet.Runtime) Probed
+// Probe runs a throw-away sandbox with each runtime and says how it went. It
+// leaves nothing behind.
+type Probe func(ctx context.Context) ([]Probed, error)
 
 // Options says what to look at.
 type Options struct {
 	DataDir string // may not exist yet
 	Listen  string // host:port that `muster up` would listen on
 	Runner  string // path of muster-runner; empty: not found
-	Probe   Probe
+	Probe   Probe  // nil: runtimes are only looked for
 }
 
 // Examine runs every check and returns their findings in a fixed order. ctx
@@ -112,5 +114,9 @@ func lost(h Host, findings []Finding) []string {
 	return out
 }
 
-// limit is how long a single slow look may take.
-const limit = 20 * time.Second
+// How long the slow looks may take: fsync on a slow disk, and sandboxes of
+// every runtime one after the other.
+const (
+	syncWithin  = 20 * time.Second
+	probeWithin = 70 * time.Second
+)

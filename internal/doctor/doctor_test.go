@@ -112,8 +112,12 @@ func healthy() *described {
 	}
 }
 
-func allRuntimes(context.Context, fleet.Runtime) Probed {
-	return Probed{Path: "/usr/sbin/rt", Version: "1.0"}
+func allRuntimes(context.Context) ([]Probed, error) {
+	var all []Probed
+	for _, r := range []fleet.Runtime{fleet.RuntimeGVisor, fleet.RuntimeRunc, fleet.RuntimeCrun} {
+		all = append(all, Probed{Runtime: r, Path: "/usr/sbin/rt", Took: 30 * time.Millisecond})
+	}
+	return all, nil
 }
 
 func examine(d *described) Report {
@@ -217,17 +221,15 @@ func TestFindings(t *testing.T) {
 }
 
 func TestRuntimes(t *testing.T) {
-	probe := func(_ context.Context, r fleet.Runtime) Probed {
-		switch r {
-		case fleet.RuntimeRunc:
-			return Probed{Path: "/usr/sbin/runc", Version: "1.1.5", Lost: []string{"no seccomp"}}
-		case fleet.RuntimeCrun:
-			return Probed{Path: "/usr/bin/crun", Err: errors.New("hybrid cgroups")}
-		}
-		return Probed{}
+	probe := func(context.Context) ([]Probed, error) {
+		return []Probed{
+			{Runtime: fleet.RuntimeRunc, Path: "/usr/sbin/runc", Lost: []string{"no seccomp"}},
+			{Runtime: fleet.RuntimeCrun, Path: "/usr/bin/crun", Err: errors.New("hybrid cgroups")},
+			{Runtime: fleet.RuntimeGVisor, Err: errors.New("not found")},
+		}, nil
 	}
 	r := Examine(context.Background(), healthy(), Options{DataDir: "/", Listen: "127.0.0.1:1", Runner: "/opt/muster-runner", Probe: probe})
-	if f := find(r, "runtime.runc"); f.Level != Warn || f.Means != "no seccomp" {
+	if f := find(r, "runtime.runc"); f.Level != Warn || !strings.Contains(f.Means, "no seccomp") {
 		t.Errorf("runc: %+v", f)
 	}
 	if f := find(r, "runtime.crun"); f.Level != Warn || !strings.Contains(f.Found, "hybrid cgroups") {
@@ -239,10 +241,15 @@ func TestRuntimes(t *testing.T) {
 	if r.Level != Warn || len(r.Lost) != 1 || !strings.Contains(r.Lost[0], "gVisor") {
 		t.Errorf("report: %s %q", r.Level, r.Lost)
 	}
-	none := func(context.Context, fleet.Runtime) Probed { return Probed{} }
-	r = Examine(context.Background(), healthy(), Options{DataDir: "/", Listen: "127.0.0.1:1", Probe: none})
-	if f := find(r, "runtimes"); f.Level != Fail || r.Level != Fail {
+	// Where no sandbox can be tried at all, that is said, and what is installed.
+	d := healthy()
+	d.programs["runc"] = "/usr/sbin/runc"
+	r = Examine(context.Background(), d, Options{DataDir: "/", Listen: "127.0.0.1:1"})
+	if f := find(r, "runtimes"); f.Level != Fail || r.Level != Fail || !strings.Contains(f.Found, "muster-runner is missing") {
 		t.Errorf("no runtime: %+v", f)
+	}
+	if f := find(r, "runtime.runc"); !strings.Contains(f.Found, "/usr/sbin/runc") || !strings.Contains(f.Found, "muster-runner is missing") {
+		t.Errorf("runc: %+v", f)
 	}
 }
 

@@ -84,7 +84,7 @@ func judgeSpace(s Space) Finding {
 
 func checkSync(ctx context.Context, h Host, dir string) Finding {
 	f := Finding{Check: "fsync", Level: OK}
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	ctx, cancel := context.WithTimeout(ctx, syncWithin)
 	defer cancel()
 	median, worst, err := h.SyncLatency(ctx, dir)
 	if err != nil {

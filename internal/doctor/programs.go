@@ -4,9 +4,10 @@ import (
 	"bytes"
 	"context"
 	"debug/elf"
+	"errors"
 	"fmt"
 	"strings"
-	"sync"
+	"time"
 
 	"muster.dev/muster/internal/fleet"
 )
@@ -14,61 +15,73 @@ import (
 // runtimeNeeds says what each runtime is for and how to get it.
 var runtimeNeeds = []struct {
 	runtime fleet.Runtime
+	program string
 	means   string
 	mend    string
 }{
-	{fleet.RuntimeGVisor, "no boundary against hostile code: runc and crun share the host's kernel", "make runsc   (builds gVisor's runsc into the data directory's bin/), or put runsc on $PATH"},
-	{fleet.RuntimeRunc, "templates that ask for runc cannot start", "apt-get install -y runc"},
-	{fleet.RuntimeCrun, "templates that ask for crun cannot start", "apt-get install -y crun"},
+	{fleet.RuntimeGVisor, "runsc", "no boundary against hostile code: runc and crun share the host's kernel", "make runsc   (builds it from gVisor's Go module), or put runsc on $PATH"},
+	{fleet.RuntimeRunc, "runc", "templates that ask for runc cannot start", "apt-get install -y runc"},
+	{fleet.RuntimeCrun, "crun", "templates that ask for crun cannot start", "apt-get install -y crun"},
 }
 
-func checkRuntimes(ctx context.Context, _ Host, o Options) []Finding {
-	if o.Probe == nil {
-		return one(Finding{Check: "runtimes", Level: Warn, Found: "not examined"})
-	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
+func checkRuntimes(ctx context.Context, h Host, o Options) []Finding {
+	ctx, cancel := context.WithTimeout(ctx, probeWithin)
 	defer cancel()
-	found := make([]Finding, len(runtimeNeeds))
-	works := make([]bool, len(runtimeNeeds))
-	var wg sync.WaitGroup
-	for i, need := range runtimeNeeds {
-		wg.Go(func() {
-			p := o.Probe(ctx, need.runtime)
-			works[i] = p.Path != "" && p.Err == nil
-			found[i] = judgeRuntime(need.runtime, p)
-			if found[i].Level != OK && found[i].Means == "" {
-				found[i].Means, found[i].Mend = need.means, need.mend
-			}
-		})
+	probed, err := []Probed{}, errors.New("no sandbox was tried: muster-runner is missing")
+	if o.Probe != nil {
+		probed, err = o.Probe(ctx)
 	}
-	wg.Wait()
-	any := false
-	for _, w := range works {
-		any = any || w
+	tried := map[fleet.Runtime]Probed{}
+	for _, p := range probed {
+		tried[p.Runtime] = p
 	}
-	if !any {
-		found = append(found, Finding{
-			Check: "runtimes", Level: Fail, Found: "none works",
-			Means: "no sandbox can start", Mend: "apt-get install -y runc",
-		})
+	var found []Finding
+	works := false
+	for _, need := range runtimeNeeds {
+		p, ok := tried[need.runtime]
+		if !ok {
+			p = Probed{Err: err}
+			p.Path, _ = h.LookPath(need.program)
+		}
+		works = works || p.Path != "" && p.Err == nil
+		f := judgeRuntime(ctx, h, need.runtime, p)
+		if f.Level != OK && f.Means == "" {
+			f.Means, f.Mend = need.means, need.mend
+		}
+		found = append(found, f)
+	}
+	if !works {
+		f := Finding{Check: "runtimes", Level: Fail, Found: "none works", Means: "no sandbox can start", Mend: "apt-get install -y runc"}
+		if err != nil {
+			f.Found += ": " + err.Error()
+		}
+		found = append(found, f)
 	}
 	return found
 }
 
-func judgeRuntime(r fleet.Runtime, p Probed) Finding {
+func judgeRuntime(ctx context.Context, h Host, r fleet.Runtime, p Probed) Finding {
 	f := Finding{Check: "runtime." + string(r), Level: OK}
-	switch {
-	case p.Path == "":
+	if p.Path == "" {
 		f.Level, f.Found = Warn, "not installed"
+		return f
+	}
+	out, _ := h.Run(ctx, p.Path, "--version")
+	version, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+	f.Found = p.Path
+	if version != "" {
+		f.Found += " (" + version + ")"
+	}
+	switch {
 	case p.Err != nil:
 		f.Level = Warn
-		f.Found = strings.TrimSpace(p.Path+" "+p.Version) + " does not run a sandbox: " + p.Err.Error()
+		f.Found += " does not run a sandbox: " + p.Err.Error()
+	case len(p.Lost) > 0:
+		f.Level = Warn
+		f.Found += fmt.Sprintf(" ran a sandbox, ready in %s", p.Took.Round(time.Millisecond))
+		f.Means = "it had to do without: " + strings.Join(p.Lost, "; ")
 	default:
-		f.Found = strings.TrimSpace(p.Path+" "+p.Version) + " ran a sandbox"
-		if len(p.Lost) > 0 {
-			f.Level = Warn
-			f.Means = strings.Join(p.Lost, "; ")
-		}
+		f.Found += fmt.Sprintf(" ran a sandbox, ready in %s", p.Took.Round(time.Millisecond))
 	}
 	return f
 }
