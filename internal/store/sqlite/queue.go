@@ -131,7 +131,11 @@ func (q queue) Lease(ctx context.Context, r fleet.LeaseRequest) ([]fleet.Deliver
 	if r.Visibility <= 0 {
 		return nil, fmt.Errorf("lease: visibility %s: want more than 0: %w", r.Visibility, fleet.ErrInvalid)
 	}
-	if err := q.reap(ctx); err != nil {
+	err := ctx.Err()
+	if err == nil {
+		err = q.reap(ctx)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("lease: %w", err)
 	}
 	q.mu.Lock()
@@ -146,7 +150,7 @@ func (q queue) Lease(ctx context.Context, r fleet.LeaseRequest) ([]fleet.Deliver
 		return []fleet.Delivery{}, nil
 	}
 	var out []fleet.Delivery
-	err := q.write(ctx, "lease", false, func(t *tx) error {
+	err = q.write(ctx, "lease", false, func(t *tx) error {
 		var err error
 		out, err = q.lease(t, r)
 		return err
