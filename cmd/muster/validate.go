@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"muster.dev/muster/api/v1alpha1"
+	"muster.dev/muster/internal/client"
 	"muster.dev/muster/internal/fleet"
 	"muster.dev/muster/internal/terminal"
 )
@@ -82,6 +83,8 @@ func problems(err error) []fieldAnswer {
 	}
 	var field *fleet.FieldError
 	switch e := err.(type) {
+	case *client.Error: // a file that could not be read
+		return []fieldAnswer{{Wrong: e.Text}}
 	case interface{ Unwrap() []error }:
 		var all []fieldAnswer
 		for _, one := range e.Unwrap() {

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"errors"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"muster": main})
+}
+
+// TestScripts runs testdata/script. Scripts whose name begins with
+// "server_" have a fleet of fake sandboxes behind $MUSTER_SERVER.
+func TestScripts(t *testing.T) {
+	stranger := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(stranger.Close)
+	files, err := filepath.Glob("testdata/script/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no scripts", err)
+	}
+	testscript.Run(t, testscript.Params{
+		Files:               files,
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("MUSTER_HOME", filepath.Join(env.WorkDir, "home"))
+			env.Setenv("NO_COLOR", "1")
+			env.Setenv("STRANGER", stranger.URL)
+			env.Setenv("NOBODY", "http://"+nobody(t))
+			return setUpServer(env)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits": exits, "maybe": maybe,
+		},
+	})
+}
+
+// nobody is an address nothing listens on.
+func nobody(t *testing.T) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
+
+// exits N COMMAND… runs a command that must exit with N; written with "!" as
+// it does not succeed.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if !neg || len(args) < 2 {
+		ts.Fatalf("usage: ! exits CODE COMMAND ARG…")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	err = ts.Exec(args[1], args[2:]...)
+	var e *exec.ExitError
+	switch {
+	case err == nil:
+		ts.Fatalf("exit code 0, want %d", want)
+	case !errors.As(err, &e):
+		ts.Check(err)
+	case e.ExitCode() != want:
+		ts.Fatalf("exit code %d, want %d", e.ExitCode(), want)
+	}
+}
+
+// maybe COMMAND… runs a command whose exit code depends on the machine.
+func maybe(ts *testscript.TestScript, _ bool, args []string) {
+	_ = ts.Exec(args[0], args[1:]...)
+}
