@@ -341,3 +341,28 @@ func TestBackoff(t *testing.T) {
 		t.Errorf("Backoff is unbounded: %s", got)
 	}
 }
+
+func TestFailWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fake.Options{}, 0)
+		r.start()
+		defer r.end()
+		var ids []fleet.TaskID
+		for range 250 {
+			ids = append(ids, r.submit(nil))
+		}
+		other := r.submit(func(s *fleet.TaskSpec) { s.Pool = "q" })
+		n, err := r.d.FailWaiting(t.Context(), "p", fleet.ReasonImage, "no such image")
+		if err != nil || n != 250 {
+			t.Fatalf("%d settled, %v", n, err)
+		}
+		for _, id := range ids {
+			if got := r.final(id); got.State != fleet.TaskFailed || got.Result.Reason != fleet.ReasonImage {
+				t.Fatalf("%s %s", got.State, got.Result.Reason)
+			}
+		}
+		if got, _ := r.store.Task(t.Context(), other); got.State != fleet.TaskQueued {
+			t.Errorf("a task of another pool is %s", got.State)
+		}
+	})
+}
