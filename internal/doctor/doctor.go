@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,6 +27,8 @@ type Finding struct {
 	Found string `json:"found"`           // what was seen, with the numbers
 	Means string `json:"means,omitempty"` // what follows from it for the user
 	Mend  string `json:"mend,omitempty"`  // the command or setting that mends it
+	// Lost lists protections that a working runtime had to do without.
+	Lost []string `json:"lost,omitempty"`
 }
 
 // Report is everything found.
@@ -107,6 +110,13 @@ func lost(h Host, findings []Finding) []string {
 		out = append(out, "the disk limit is kept in memory (tmpfs) in place of a loop device")
 	} else if level["loop"] != OK {
 		out = append(out, "the disk limit is kept in memory (tmpfs) in place of a loop device")
+	}
+	for _, f := range findings {
+		for _, l := range f.Lost {
+			if !slices.Contains(out, l) {
+				out = append(out, l)
+			}
+		}
 	}
 	if level["runtime.gvisor"] != OK {
 		out = append(out, "no gVisor: runc and crun share the host's kernel and are not a boundary against hostile code")

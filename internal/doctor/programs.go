@@ -76,12 +76,9 @@ func judgeRuntime(ctx context.Context, h Host, r fleet.Runtime, p Probed) Findin
 	case p.Err != nil:
 		f.Level = Warn
 		f.Found += " does not run a sandbox: " + p.Err.Error()
-	case len(p.Lost) > 0:
-		f.Level = Warn
-		f.Found += fmt.Sprintf(" ran a sandbox, ready in %s", p.Took.Round(time.Millisecond))
-		f.Means = "it had to do without: " + strings.Join(p.Lost, "; ")
 	default:
 		f.Found += fmt.Sprintf(" ran a sandbox, ready in %s", p.Took.Round(time.Millisecond))
+		f.Lost = p.Lost
 	}
 	return f
 }
