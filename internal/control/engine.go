@@ -1,0 +1,274 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"muster.dev/muster/internal/dispatch"
+	"muster.dev/muster/internal/fleet"
+	"muster.dev/muster/internal/plan"
+)
+
+// Engine sizes a fleet and runs its tasks.
+type Engine struct {
+	c        Config
+	registry *dispatch.Registry
+	dispatch *dispatch.Dispatcher
+	started  time.Time
+	wake     chan struct{} // to decide soon
+	leasing  chan struct{} // the dispatcher's share of the queue's wakes
+	slots    chan struct{} // one for every start under way
+	wg       sync.WaitGroup
+
+	state plan.State // the loop's own
+
+	mu            sync.Mutex
+	spec          Spec
+	ready         bool // recovered, and decided once
+	frozen        bool // no more decisions: stopping
+	pools         map[fleet.PoolKey]*poolMemory
+	waits         waits
+	spend         spend
+	last          snapshot
+	said          map[fleet.PoolKey]said // what the journal was last told
+	ending        map[fleet.SandboxID]bool
+	drawn         map[fleet.SandboxID]time.Time // drained at
+	dirty         bool
+	lastJournal   time.Time
+	pruned, saved time.Time // the loop's own
+}
+
+// snapshot is the last decision with what it was made from.
+type snapshot struct {
+	at    time.Time
+	seq   int64
+	o     plan.Observation
+	p     plan.Plan
+	stats fleet.QueueStats
+	nodes []fleet.Node
+	err   string // why the queue could not be read
+	asOf  time.Time
+}
+
+// New returns an Engine; Run starts it.
+func New(c Config) (*Engine, error) {
+	if err := c.complete(); err != nil {
+		return nil, err
+	}
+	e := &Engine{
+		c: c, registry: dispatch.NewRegistry(c.Store), started: c.Clock(), spec: c.Spec.normal(),
+		wake: make(chan struct{}, 1), leasing: make(chan struct{}, 1), slots: make(chan struct{}, c.ParallelStarts),
+		pools: map[fleet.PoolKey]*poolMemory{}, said: map[fleet.PoolKey]said{},
+		ending: map[fleet.SandboxID]bool{}, drawn: map[fleet.SandboxID]time.Time{},
+	}
+	e.dispatch = dispatch.New(dispatch.Config{
+		Tasks: c.Store, Records: c.Store, Journal: c.Store, Queue: sharedQueue{c.Queue, e.leasing},
+		Archive: c.Archive, Sandboxes: c.Sandboxes, Secrets: c.Secrets, Registry: e.registry,
+		Logger: c.Logger, Clock: c.Clock, Consumer: c.Consumer, Visibility: c.Visibility, Grace: c.Grace,
+		Observe: observer{e},
+	})
+	return e, nil
+}
+
+// sharedQueue is a queue whose wakes come by way of the engine, since both the
+// dispatcher and the loop want each of them.
+type sharedQueue struct {
+	fleet.Queue
+	wake chan struct{}
+}
+
+func (q sharedQueue) Wake() <-chan struct{} { return q.wake }
+
+// Dispatcher returns the dispatcher, for those who wire the API.
+func (e *Engine) Dispatcher() *dispatch.Dispatcher { return e.dispatch }
+
+// SetSpec replaces the fleet's specification; warm sandboxes of changed
+// templates are replaced, those made first before the old ones go.
+func (e *Engine) SetSpec(s Spec) {
+	e.mu.Lock()
+	e.spec = s.normal()
+	e.mu.Unlock()
+	e.poke()
+}
+
+// poke asks for a decision soon.
+func (e *Engine) poke() { poke(e.wake) }
+
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Ready is nil once the engine has recovered and decided for the first time.
+func (e *Engine) Ready(context.Context) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.ready {
+		return fmt.Errorf("taking over what an earlier process left: %w", fleet.ErrUnavailable)
+	}
+	return nil
+}
+
+// Run recovers, then sizes the fleet and runs its tasks until ctx ends.
+// Sandboxes and running tasks outlive it, and the next Run takes them over.
+// It returns an error when it could not recover.
+func (e *Engine) Run(ctx context.Context) error {
+	if err := e.load(ctx); err != nil {
+		return err
+	}
+	r, err := e.dispatch.Recover(ctx)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return fmt.Errorf("recover: %w", err)
+	}
+	if r != (dispatch.Recovered{}) {
+		e.record(ctx, fleet.Event{Kind: "recovered", Layer: "sandboxes", Reason: fmt.Sprintf(
+			"after a restart: %d warm sandboxes adopted, %d running tasks taken up, %d tasks returned to the queue, %d remains removed",
+			r.Adopted, r.Resumed, r.Requeued, r.Reaped)})
+	}
+	e.wg.Go(func() { e.shareWakes(ctx) })
+	e.wg.Go(func() { e.watchExits(ctx) })
+	e.wg.Go(func() { _ = e.dispatch.Run(ctx) }) // never fails
+	e.loop(ctx)
+	e.wg.Wait()
+	return e.save(context.WithoutCancel(ctx))
+}
+
+// shareWakes gives each wake of the queue to the dispatcher and the loop.
+func (e *Engine) shareWakes(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-e.c.Queue.Wake():
+			poke(e.leasing)
+			poke(e.wake)
+		}
+	}
+}
+
+// loop decides at most every Gap and at least every Tick.
+func (e *Engine) loop(ctx context.Context) {
+	changed, release := e.registry.Watch()
+	defer release()
+	tick := time.NewTicker(e.c.Tick)
+	defer tick.Stop()
+	gap := time.NewTimer(0)
+	defer gap.Stop()
+	for {
+		select { // never faster than the gap
+		case <-ctx.Done():
+			return
+		case <-gap.C:
+		}
+		e.tick(ctx)
+		gap.Reset(e.c.Gap)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			e.keepHouse(ctx)
+		case <-e.wake:
+		case <-changed:
+		}
+	}
+}
+
+// tick is one round of observe, decide, journal, apply.
+func (e *Engine) tick(ctx context.Context) {
+	e.mu.Lock()
+	frozen := e.frozen
+	spec := e.spec
+	e.mu.Unlock()
+	if frozen || ctx.Err() != nil {
+		return
+	}
+	now := e.c.Clock()
+	snap := e.observe(ctx, now, &spec)
+	p, next := plan.Decide(now, snap.o, spec.Policy, e.state)
+	snap.p = p
+	seq, err := e.journal(ctx, now, &snap, e.state, next)
+	if err != nil {
+		// What is not on record is not done: a decision can always be taken
+		// again.
+		if ctx.Err() == nil {
+			e.c.Logger.Error("cannot journal a decision; nothing is applied", "error", err)
+		}
+		return
+	}
+	e.state, snap.seq = next, seq
+	e.mu.Lock()
+	e.last = snap
+	e.mu.Unlock()
+	if e.c.fault != nil {
+		if err := e.c.fault(); err != nil {
+			return
+		}
+	}
+	e.announce(ctx, &snap)
+	e.apply(ctx, &snap, &spec)
+	e.mu.Lock()
+	e.ready = true
+	e.mu.Unlock()
+}
+
+// Quiesce prepares a stop that waits: nothing more is leased or started;
+// running tasks are cancelled when asked, and waited for until ctx ends.
+func (e *Engine) Quiesce(ctx context.Context, cancel bool) error {
+	e.mu.Lock()
+	e.frozen = true
+	e.mu.Unlock()
+	e.dispatch.Halt()
+	if cancel {
+		for _, s := range e.registry.Snapshot() {
+			if s.State != fleet.SandboxClaimed {
+				continue
+			}
+			if _, err := e.dispatch.Cancel(ctx, s.Task, "stop of the control plane"); err != nil && !errors.Is(err, fleet.ErrNotFound) {
+				return fmt.Errorf("cancel task %s: %w", s.Task, err)
+			}
+		}
+	}
+	changed, release := e.registry.Watch()
+	defer release()
+	for e.dispatch.Active() > 0 {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%d tasks still run: %w", e.dispatch.Active(), ctx.Err())
+		case <-changed:
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// RemoveWaiting destroys every sandbox that has no task; to be called after
+// Run has returned, before the sandboxes are closed.
+func (e *Engine) RemoveWaiting(ctx context.Context) error {
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var errs []error
+	for _, s := range e.registry.Snapshot() {
+		if s.State == fleet.SandboxClaimed {
+			continue
+		}
+		e.slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-e.slots }()
+			if err := e.registry.End(ctx, e.c.Sandboxes, s.Spec.ID, e.c.Clock(), "stop of the control plane"); err != nil {
+				mu.Lock()
+				errs = append(errs, err)
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}

@@ -1,0 +1,160 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"muster.dev/muster/internal/fleet"
+	"muster.dev/muster/internal/plan"
+)
+
+const (
+	settingPools = "control.pools"
+	settingSpend = "control.spend"
+	saveEvery    = 30 * time.Second
+	pruneEvery   = time.Minute
+	batch        = 1000
+)
+
+// keepHouse does what is due on the ticks: tasks that waited too long, old
+// tasks, measurements to keep.
+func (e *Engine) keepHouse(ctx context.Context) {
+	now := e.c.Clock()
+	old, err := e.c.Store.ExpireQueued(ctx, now, batch)
+	if err != nil && ctx.Err() == nil {
+		e.c.Logger.Warn("cannot expire tasks that waited too long", "error", err)
+	}
+	for _, t := range old {
+		e.record(ctx, fleet.Event{Kind: "task_settled", Layer: "tasks", Task: t.ID, Pool: t.Spec.Pool, Reason: "timed_out: " + t.Result.Message})
+	}
+	if due(&e.pruned, now, pruneEvery) {
+		e.prune(ctx, now)
+	}
+	if due(&e.saved, now, saveEvery) {
+		if err := e.save(ctx); err != nil && ctx.Err() == nil {
+			e.c.Logger.Warn("cannot keep measurements", "error", err)
+		}
+	}
+}
+
+// due reports whether a span has passed since last, and notes now if so.
+func due(last *time.Time, now time.Time, every time.Duration) bool {
+	if now.Sub(*last) < every && !now.Before(*last) {
+		return false
+	}
+	*last = now
+	return true
+}
+
+func (e *Engine) prune(ctx context.Context, now time.Time) {
+	e.mu.Lock()
+	keep := e.spec.Retention
+	e.mu.Unlock()
+	if keep <= 0 {
+		return
+	}
+	gone, err := e.c.Store.Prune(ctx, now.Add(-keep), batch)
+	if err != nil {
+		if ctx.Err() == nil {
+			e.c.Logger.Warn("cannot prune old tasks", "error", err)
+		}
+		return
+	}
+	for _, id := range gone {
+		if err := e.c.Archive.Remove(id); err != nil {
+			e.c.Logger.Warn("cannot remove what a pruned task left", "task", id, "error", err)
+		}
+	}
+}
+
+// load reads what an earlier process measured. What cannot be decoded is left
+// out and measured anew: none of it is truth, the store and the host are.
+func (e *Engine) load(ctx context.Context) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for key, to := range map[string]any{settingState: &e.state, settingPools: &e.pools, settingSpend: &e.spend} {
+		b, err := e.c.Store.Setting(ctx, key)
+		if err != nil {
+			return fmt.Errorf("read %s: %w", key, err)
+		}
+		if b == nil {
+			continue
+		}
+		if err := json.Unmarshal(b, to); err != nil {
+			e.c.Logger.Warn("measurements of an earlier process cannot be read; beginning anew", "setting", key, "error", err)
+		}
+	}
+	if e.pools == nil {
+		e.pools = map[fleet.PoolKey]*poolMemory{}
+	}
+	for key, m := range e.pools {
+		if m == nil {
+			delete(e.pools, key)
+		}
+	}
+	return nil
+}
+
+// save keeps the measurements.
+func (e *Engine) save(ctx context.Context) error {
+	e.mu.Lock()
+	if !e.dirty {
+		e.mu.Unlock()
+		return nil
+	}
+	e.dirty = false
+	pools, err := json.Marshal(e.pools)
+	spent, err2 := json.Marshal(e.spend)
+	e.mu.Unlock()
+	if err != nil || err2 != nil {
+		return fmt.Errorf("encode measurements: %w, %w", err, err2)
+	}
+	if err := e.c.Store.PutSetting(ctx, settingPools, pools); err != nil {
+		return fmt.Errorf("keep lead times: %w", err)
+	}
+	if err := e.c.Store.PutSetting(ctx, settingSpend, spent); err != nil {
+		return fmt.Errorf("keep spending: %w", err)
+	}
+	return nil
+}
+
+// spend is a simple meter in micro-USD: every sandbox is charged its share of
+// a node while it exists.
+type spend struct {
+	At      time.Time `json:"at"`
+	Day     int64     `json:"day"`
+	Minutes [60]int64 `json:"minutes"` // the last hour, by minute
+	Rest    float64   `json:"rest"`    // below one micro-USD
+}
+
+func (s *spend) charge(now time.Time, boxes int, p plan.Policy, nodes []fleet.Node) plan.Spend {
+	slots := p.Nodes.Slots
+	if len(nodes) > 0 && nodes[0].Slots > 0 {
+		slots = nodes[0].Slots
+	}
+	const outage = 5 * time.Minute // a longer gap was not observed
+	dt := now.Sub(s.At)
+	if !s.At.IsZero() && dt > 0 {
+		for m := s.At.Truncate(time.Minute).Add(time.Minute); !m.After(now) && m.Before(s.At.Add(time.Hour+time.Minute)); m = m.Add(time.Minute) {
+			s.Minutes[m.Minute()] = 0
+		}
+		if now.UTC().YearDay() != s.At.UTC().YearDay() {
+			s.Day = 0
+		}
+		if p.Budget.NodeHour > 0 && dt < outage {
+			usd := s.Rest + dt.Hours()*float64(boxes)*float64(p.Budget.NodeHour)/float64(max(1, slots))
+			whole := int64(usd)
+			s.Rest = usd - float64(whole)
+			s.Day += whole
+			s.Minutes[now.Minute()] += whole
+		}
+	}
+	s.At = now
+	out := plan.Spend{DayMicroUSD: s.Day}
+	for _, m := range s.Minutes {
+		out.HourMicroUSD += m
+	}
+	return out
+}
