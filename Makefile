@@ -4,9 +4,9 @@ SHELL := /usr/bin/env bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-LDFLAGS := -s -w -X main.version=$(VERSION)
 GO ?= go
+# The version is the one Go stamps from git (a tag, or the commit).
+BUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=auto -ldflags '-s -w'
 # How long the whole test run may take, and what to run.
 TEST_TIMEOUT ?= 30m
 PKG ?= ./...
@@ -32,8 +32,8 @@ test: ## Install what the tests need, then vet and run every test with the race 
 
 .PHONY: build
 build: ## Build bin/muster and bin/muster-runner (static)
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/muster ./cmd/muster
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/muster-runner ./cmd/muster-runner
+	$(BUILD) -o bin/muster ./cmd/muster
+	$(BUILD) -o bin/muster-runner ./cmd/muster-runner
 
 .PHONY: lint
 lint: ## gofmt, go vet, golangci-lint with the import rules, govulncheck
@@ -63,4 +63,4 @@ gvisor: ## Build runsc (gVisor) into bin/, so that `runtime: auto` uses it
 
 .PHONY: clean
 clean: ## Remove what was built here (data directories stay)
-	rm -rf bin dist .cache
+	rm -rf bin dist

@@ -59,15 +59,17 @@ repository() {
 }
 
 start() {
-	mkdir -p "$home/fixtures"
-	chmod 0755 "$home/fixtures"
-	repository examples/fixture/greeter "$home/fixtures/greeter.git"
-	install -m 0755 examples/fixture/agent.sh "$home/fixtures/agent.sh"
+	# Not in the data directory: nothing of that may be shown to agents.
+	local fixtures=$PWD/.cache/fixtures
+	mkdir -p "$fixtures"
+	chmod 0755 "$fixtures"
+	repository examples/fixture/greeter "$fixtures/greeter.git"
+	install -m 0755 examples/fixture/agent.sh "$fixtures/agent.sh"
 
 	local fleet=${MUSTER_FLEET:-}
 	if [ -z "$fleet" ]; then
 		fleet=$home/example-fleet.yaml
-		sed "s|/var/lib/muster/|$home/|" examples/fleet.yaml >"$fleet"
+		sed "s|/srv/muster/fixtures|$fixtures|" examples/fleet.yaml >"$fleet"
 	fi
 	local args=(up --data "$home" --fleet "$fleet" --runner "$PWD/bin/muster-runner"
 		--listen "${MUSTER_LISTEN:-127.0.0.1:7433}")
