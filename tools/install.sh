@@ -32,6 +32,6 @@ if [ ! -x "$dir/$tool" ]; then
 	echo "building $tool $version from its Go module into $dir ($cost)" >&2
 	mkdir -p "$dir"
 	# Outside the tree, so that the module's own go.mod counts and not ours.
-	(cd "$dir" && CGO_ENABLED=$cgo GOBIN="$dir" GOFLAGS= go install -trimpath -tags "$tags" "$module@$version" >&2)
+	(cd "$dir" && CGO_ENABLED=$cgo GOBIN="$dir" GOFLAGS='' go install -trimpath -tags "$tags" "$module@$version" >&2)
 fi
 echo "$dir/$tool"

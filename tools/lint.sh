@@ -18,6 +18,11 @@ fi
 say go vet
 go vet ./... || status=1
 
+if command -v shellcheck >/dev/null; then
+	say shellcheck
+	shellcheck -x -S warning .ci/run scripts/*.sh tools/*.sh || status=1
+fi
+
 say golangci-lint
 if lint=$(tools/install.sh golangci-lint); then
 	"$lint" version
