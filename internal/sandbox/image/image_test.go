@@ -420,7 +420,3 @@ func TestOverlayMount(t *testing.T) {
 		}
 	}
 }
-
-	return mutateConfigFile(img, cf)
-}
-
