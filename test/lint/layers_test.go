@@ -52,7 +52,7 @@ var layers = []layer{
 // suites may be imported by the tests of any package.
 var suites = []string{
 	"internal/queue/queuetest", "internal/store/storetest", "internal/sandbox/sandboxtest", "internal/nodes/nodestest",
-	"internal/queue/memory", "internal/store/memory", "internal/sandbox/fake", "internal/nodes/fake", "internal/sandbox/link",
+	"internal/queue/memory", "internal/store/memory", "internal/sandbox/fake", "internal/nodes/fake", "internal/sandbox/link", "internal/archive",
 }
 
 func layerOf(dir string) (layer, bool) {
