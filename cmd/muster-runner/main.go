@@ -55,8 +55,13 @@ func run() error {
 	os.Clearenv()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	c.Init = os.Getpid() == 1
-	catchSignals(c.Init, cancel)
+	if c.Scope = runner.ScopeAll; os.Getpid() != 1 {
+		c.Scope = runner.ScopeChildren
+		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+			return fmt.Errorf("become the one that adopts orphans: %w", err)
+		}
+	}
+	catchSignals(c.Scope == runner.ScopeAll, cancel)
 	return runner.Run(ctx, c)
 }
 

@@ -27,12 +27,13 @@ type agent struct {
 	oom        *os.File // own oom_score_adj, where it must be raised for children
 	oomOwn     []byte
 
-	init bool // pid 1: reaps everything, kills everything
-	jobs chan func()
-	quit chan struct{} // closed when the thread is gone
+	scope Scope
+	jobs  chan func()
+	quit  chan struct{} // closed when the thread is gone
 
 	mu    sync.Mutex
 	procs map[int]*process // not reaped yet
+	held  map[int]int      // groups somebody of which holds our pipes
 }
 
 // process is one started process, the leader of its own session and group.
@@ -53,7 +54,7 @@ type command struct {
 }
 
 func newAgent(c Config) *agent {
-	a := &agent{uid: c.UID, gid: c.GID, init: c.Init, jobs: make(chan func()), quit: make(chan struct{}), procs: map[int]*process{}}
+	a := &agent{uid: c.UID, gid: c.GID, scope: c.Scope, jobs: make(chan func()), quit: make(chan struct{}), procs: map[int]*process{}, held: map[int]int{}}
 	if !c.Isolate {
 		return a
 	}
@@ -212,7 +213,7 @@ func (a *agent) start(c command) (p *process, err error) {
 	if !ran {
 		return nil, os.ErrClosed
 	}
-	if err == nil && !a.init {
+	if err == nil && a.scope == ScopeGroups {
 		go a.wait(p)
 	}
 	return p, err
@@ -278,29 +279,81 @@ func (a *agent) signal(p *process, s syscall.Signal) {
 // the kernel must not hold the report back.
 const killPatience = 5 * time.Second
 
-// killAll ends every process of the sandbox but the runner. Where the runner
-// is not pid 1 it ends the groups it started; p, which may have been reaped
-// already, tells the group of the task.
-func (a *agent) killAll(p *process) {
-	if !a.init {
+// hold notes that a group has a member as long as one of our pipes is open, so
+// that its number cannot mean another one; the function returned ends that.
+func (a *agent) hold(pid int) (release func()) {
+	a.mu.Lock()
+	a.held[pid]++
+	a.mu.Unlock()
+	return func() {
 		a.mu.Lock()
-		for pid := range a.procs {
-			_ = syscall.Kill(-pid, syscall.SIGKILL)
+		if a.held[pid]--; a.held[pid] == 0 {
+			delete(a.held, pid)
 		}
 		a.mu.Unlock()
-		if p != nil {
-			// Reaped, but the group outlives its leader and keeps the
-			// number taken as long as it has members.
-			_ = syscall.Kill(-p.pid, syscall.SIGKILL)
-		}
+	}
+}
+
+// killAll ends every process in the runner's scope.
+func (a *agent) killAll() {
+	if a.scope == ScopeGroups {
+		a.killGroups()
 		return
 	}
 	wait := 100 * time.Microsecond
 	for begin := time.Now(); time.Since(begin) < killPatience; {
-		if errors.Is(syscall.Kill(-1, syscall.SIGKILL), syscall.ESRCH) {
+		if a.scope == ScopeAll && errors.Is(syscall.Kill(-1, syscall.SIGKILL), syscall.ESRCH) {
+			return
+		}
+		if a.scope == ScopeChildren && killDescendants() == 0 {
 			return
 		}
 		time.Sleep(wait)
 		wait = min(2*wait, 20*time.Millisecond)
 	}
+}
+
+func (a *agent) killGroups() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for pid := range a.procs {
+		_ = syscall.Kill(-pid, syscall.SIGKILL)
+	}
+	for pid := range a.held {
+		_ = syscall.Kill(-pid, syscall.SIGKILL)
+	}
+}
+
+// killDescendants kills what descends from this process, which adopts the
+// orphans among it, and returns how many there were. Zombies are left to the
+// reaper and not counted.
+func killDescendants() int {
+	parent := map[int]int{}
+	names, _ := os.ReadDir("/proc")
+	for _, e := range names {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		b, err := os.ReadFile("/proc/" + e.Name() + "/stat")
+		if err != nil {
+			continue
+		}
+		// The name, in parentheses, may hold anything.
+		f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+		if len(f) > 1 && f[0] != "Z" {
+			parent[pid], _ = strconv.Atoi(f[1])
+		}
+	}
+	self, killed := os.Getpid(), 0
+	for pid := range parent {
+		for p, depth := parent[pid], 0; p != 0 && depth < len(parent)+1; p, depth = parent[p], depth+1 {
+			if p == self {
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+				killed++
+				break
+			}
+		}
+	}
+	return killed
 }

@@ -28,6 +28,7 @@ type collector struct {
 	globs    []glob
 	deadline time.Time
 	visited  int
+	matched  bool // anything, by the present pattern
 	seen     map[string]bool
 	found    []fleet.Artifact
 	bytes    int64
@@ -68,19 +69,15 @@ func (t *task) artifacts(deadline time.Time) {
 
 func (c *collector) search() {
 	for _, g := range c.globs {
-		before := len(c.found)
+		c.matched = false
 		err := c.walk(g)
 		if errors.Is(err, errEnough) {
 			return
 		}
-		if err == nil && len(c.found) == before && !c.matchedBefore(g) {
+		if !c.matched {
 			c.notes = append(c.notes, fmt.Sprintf("nothing matches %q", g.text))
 		}
 	}
-}
-
-func (c *collector) matchedBefore(g glob) bool {
-	return slices.ContainsFunc(c.found, func(a fleet.Artifact) bool { return g.match(a.Path) }) || len(c.skipped) > 0
 }
 
 func (c *collector) walk(g glob) error {
@@ -98,7 +95,10 @@ func (c *collector) walk(g glob) error {
 			}
 			return nil
 		}
-		if !g.match(p) || c.seen[p] {
+		if !g.match(p) {
+			return nil
+		}
+		if c.matched = true; c.seen[p] {
 			return nil
 		}
 		c.seen[p] = true

@@ -22,13 +22,22 @@ type Config struct {
 	Temp      string // where it may write besides; /tmp when empty
 	// ProxySocket leads to the allow-list proxy; empty: no network.
 	ProxySocket string
-	// Init says that the runner is pid 1: it reaps every process, and kills
-	// every process when the task ends.
-	Init bool
+	// Scope says what the runner reaps, and kills when the task ends.
+	Scope Scope
 	// Isolate makes it drop the agent's rights: user, capabilities. Run then
 	// takes its thread with it.
 	Isolate bool
 }
+
+// Scope is how far the runner's hand reaches.
+type Scope int
+
+// The scopes.
+const (
+	ScopeGroups   Scope = iota // the process groups it started (tests)
+	ScopeChildren              // its descendants; orphans come to it (a subreaper)
+	ScopeAll                   // every process: it is pid 1
+)
 
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

@@ -270,3 +270,5 @@ func runTask(t *testing.T, a fleet.Assignment) (*sink, fleet.RunReport) {
 	}
 	return s, b.finish(s)
 }
+
+func isConflict(err error) bool { return errors.Is(err, fleet.ErrConflict) }

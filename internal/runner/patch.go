@@ -63,7 +63,7 @@ func (t *task) patch(deadline time.Time, note *string) (*spool, bool) {
 		*note = "some new files may be missing: git add " + o.what() + ": " + shorten(o.output(), 500)
 	}
 	s := &spool{temp: t.r.tempDir(), as: t.r.a.as, limit: protocol.MaxPatch}
-	o := git(s, "-c", "diff.noprefix=false", "-c", "diff.mnemonicPrefix=false", "-c", "diff.orderFile=",
+	o := git(s, "-c", "diff.noprefix=false", "-c", "diff.mnemonicPrefix=false", "-c", "diff.orderFile=/dev/null",
 		"-c", "diff.submodule=short", "-c", "core.quotePath=true",
 		"diff", "--binary", "--no-color", "--no-ext-diff", "--no-textconv", "--no-renames", "--no-relative",
 		"--src-prefix=a/", "--dst-prefix=b/", "--unified=3", t.base, "--")

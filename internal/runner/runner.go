@@ -42,7 +42,7 @@ func Run(ctx context.Context, c Config) error {
 	r.ctx, r.cancel = context.WithCancel(ctx)
 	defer r.cancel()
 	stop := make(chan struct{})
-	if c.Init {
+	if c.Scope != ScopeGroups {
 		r.wg.Go(func() { r.a.reap(stop) })
 	}
 	if c.ProxySocket != "" {
@@ -54,7 +54,7 @@ func Run(ctx context.Context, c Config) error {
 	r.wg.Go(func() {
 		result = r.connect()
 		r.cancel()
-		r.a.killAll(nil)
+		r.a.killAll()
 		close(stop)
 	})
 	r.a.loop(c.Isolate, stop)
@@ -130,7 +130,7 @@ func (r *Runner) runPrepare(w protocol.Welcome) protocol.Ready {
 		if o.ok() {
 			continue
 		}
-		r.a.killAll(o.p)
+		r.a.killAll()
 		ready := protocol.Ready{Reason: fleet.ReasonPrepare, Output: o.output()}
 		ready.Error = fmt.Sprintf("prepare[%d] `%s` %s", i, shorten(line, 200), o.what())
 		if o.stopped == fleet.ReasonTimeoutStartup {

@@ -27,7 +27,6 @@ type session struct {
 	logNext  int64
 	logHost  int64  // the host stored up to here
 	consumed int64  // bytes of the open file the host took
-	stored   uint32 // number of the last file stored
 	execs    map[uint32]*execution
 
 	// The rest belongs to the sender.
@@ -217,7 +216,6 @@ func (s *session) onBlobAck(p protocol.Position) {
 	}
 	if p.Value == protocol.BlobStored {
 		s.task.fileStored()
-		s.stored = p.Number
 	} else {
 		s.consumed = max(s.consumed, p.Value)
 	}
@@ -286,8 +284,8 @@ func (s *session) sendNext() (bool, error) {
 	if _, end := t.log.bounds(); !done || s.logSent() < end {
 		return false, nil
 	}
-	if f, ok := t.nextFile(); ok {
-		return s.sendFile(t, f)
+	if f, number, ok := t.nextFile(); ok {
+		return s.sendFile(t, f, number)
 	}
 	if s.report {
 		return false, nil
@@ -356,8 +354,7 @@ func (s *session) closeFile() {
 const partBytes = 32 << 10
 
 // sendFile sends the next part of the next file not stored yet.
-func (s *session) sendFile(t *task, f outFile) (bool, error) {
-	number := t.fileNumber()
+func (s *session) sendFile(t *task, f outFile, number uint32) (bool, error) {
 	if s.file == nil || s.file.number != number {
 		s.closeFile()
 		s.mu.Lock()

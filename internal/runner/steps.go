@@ -153,7 +153,8 @@ func (s *steps) start(c *command, o *outcome) error {
 	}
 	both.Go(func() { s.pump(out, fleet.StreamStdout, outTail) })
 	both.Go(func() { s.pump(errs, fleet.StreamStderr, o.tail) })
-	s.pumps.Go(func() { both.Wait(); close(o.pumped) })
+	release := s.a.hold(o.p.pid)
+	s.pumps.Go(func() { both.Wait(); release(); close(o.pumped) })
 	return nil
 }
 
@@ -297,7 +298,7 @@ func (s *steps) end(o *outcome, reason fleet.TaskReason, grace time.Duration) {
 			timer.Reset(min(grace-time.Since(begin), shorter))
 		}
 	}
-	s.a.killAll(o.p)
+	s.a.killAll()
 	t := time.NewTimer(killPatience)
 	defer t.Stop()
 	select {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"muster.dev/muster/internal/fleet"
@@ -66,7 +67,6 @@ func (t *task) requestStop(reason fleet.TaskReason, grace time.Duration) {
 func (t *task) run() {
 	t.phase(fleet.TaskStarting)
 	r := &t.report
-	var last *process
 	if t.a.Timeouts.Startup > 0 {
 		t.steps.deadline = t.begin.Add(t.a.Timeouts.Startup)
 	}
@@ -80,15 +80,15 @@ func (t *task) run() {
 	t.mu.Unlock()
 	t.env = t.r.environ(own, env, t.a.Env)
 	r.Start = time.Since(t.begin)
-	if last = t.setup(); r.Reason == fleet.ReasonNone {
-		last = t.command()
+	if t.setup(); r.Reason == fleet.ReasonNone {
+		t.command()
 	}
-	t.r.a.killAll(last)
+	t.r.a.killAll()
 	t.steps.finish()
 	t.phase(fleet.TaskCollecting)
 	begin := time.Now()
 	t.collect()
-	t.r.a.killAll(nil)
+	t.r.a.killAll()
 	r.Collect = time.Since(begin)
 	r.LogDropped = t.log.droppedBytes()
 	t.mu.Lock()
@@ -161,16 +161,16 @@ func (r *Runner) tempDir() string {
 }
 
 // setup clones and runs the setup commands.
-func (t *task) setup() *process {
+func (t *task) setup() {
 	if t.a.Repo == nil && len(t.a.Setup) == 0 {
-		return nil
+		return
 	}
 	begin := time.Now()
 	defer func() { t.report.Setup = time.Since(begin) }()
 	if t.a.Repo != nil {
 		if o := t.checkout(); o != nil {
 			t.fail(o)
-			return o.o.p
+			return
 		}
 	}
 	for i, line := range t.a.Setup {
@@ -179,10 +179,9 @@ func (t *task) setup() *process {
 		o := t.steps.run(c, fleet.ReasonTimeoutStartup)
 		if !o.ok() {
 			t.fail(&failure{o: o, what: fmt.Sprintf("setup[%d] `%s`", i, shorten(line, 200))})
-			return o.p
+			return
 		}
 	}
-	return nil
 }
 
 // failure is a step before the command that did not succeed.
@@ -234,7 +233,7 @@ func (t *task) stopMessage(reason fleet.TaskReason) string {
 }
 
 // command runs the command itself.
-func (t *task) command() *process {
+func (t *task) command() {
 	r := &t.report
 	t.phase(fleet.TaskRunning)
 	begin := time.Now()
@@ -244,7 +243,7 @@ func (t *task) command() *process {
 	}
 	var o *outcome
 	if len(t.a.Command) == 0 {
-		o = &outcome{err: &startError{name: "(empty command)", dir: t.r.c.Workspace, err: os.ErrNotExist}}
+		o = &outcome{err: &startError{name: "(empty command)", dir: t.r.c.Workspace, err: syscall.ENOENT}}
 	} else {
 		o = t.steps.run(command{argv: t.a.Command, env: t.env, dir: t.r.c.Workspace}, fleet.ReasonTimeoutRun)
 	}
@@ -262,7 +261,6 @@ func (t *task) command() *process {
 	case !o.ok():
 		r.Reason, r.Message = fleet.ReasonExit, "the command "+o.what()
 	}
-	return o.p
 }
 
 // progress returns the phases so far and whether the report is complete.
@@ -272,14 +270,14 @@ func (t *task) progress() ([]protocol.Phase, bool) {
 	return t.phases, t.done
 }
 
-// nextFile returns the first file the host has not stored.
-func (t *task) nextFile() (outFile, bool) {
+// nextFile returns the first file the host has not stored, and its number.
+func (t *task) nextFile() (outFile, uint32, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.stored >= len(t.files) {
-		return outFile{}, false
+		return outFile{}, 0, false
 	}
-	return t.files[t.stored], true
+	return t.files[t.stored], uint32(t.stored) + 1, true
 }
 
 // fileNumber is the number of that file on the wire.
