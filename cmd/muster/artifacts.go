@@ -42,7 +42,7 @@ the task: none leads out of the directory, not through links in it either.`,
 				return err
 			}
 			if list.Note != "" {
-				s.note("%s", terminal.Escape(list.Note))
+				s.note("%s", list.Note)
 			}
 			if len(args) == 2 {
 				err = saveArtifacts(cmd.Context(), s, cl, id, args[1], list.Artifacts)

@@ -117,7 +117,7 @@ func conclude(s *shell, o attendOptions, final []v1alpha1.TaskView) error {
 		return err
 	} else if !done {
 		for _, t := range final {
-			s.note("%s", terminal.Escape(ending(t)))
+			s.note("%s", ending(t))
 		}
 	}
 	if code != exitOK {

@@ -2,9 +2,6 @@ package main
 
 import (
 	"context"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -36,11 +33,8 @@ It exits with 1 when something failed; warnings are no failure.`,
 			defer cancel()
 			p, _ := s.place() // a bad address is not what is examined here
 			o.DataDir = p.DataDir
-			if o.Runner == "" {
-				o.Runner = findRunner(s)
-			}
-			if o.Runner != "" {
-				o.Probe = runtimeProbe(o.Runner, p.DataDir)
+			if runner, err := findRunner(o.Runner); err == nil {
+				o.Runner, o.Probe = runner, runtimeProbe(runner, p.DataDir)
 			}
 			r := doctor.Examine(ctx, doctor.Machine{}, o)
 			done, err := out.structured(s, r)
@@ -61,24 +55,6 @@ It exits with 1 when something failed; warnings are no failure.`,
 	f.StringVar(&o.Runner, "runner", "", "the muster-runner `program`; default: beside muster, else on PATH")
 	out = addOutput(c, formatText, formatJSON, formatYAML)
 	return c
-}
-
-// findRunner looks for muster-runner where `muster up` does.
-func findRunner(s *shell) string {
-	if p := s.getenv("MUSTER_RUNNER"); p != "" {
-		return p
-	}
-	if self, err := os.Executable(); err == nil {
-		beside := filepath.Join(filepath.Dir(self), "muster-runner")
-		if _, err := os.Stat(beside); err == nil {
-			return beside
-		}
-	}
-	p, err := exec.LookPath("muster-runner")
-	if err != nil {
-		return ""
-	}
-	return p
 }
 
 func printReport(s *shell, r doctor.Report) {

@@ -10,7 +10,6 @@ import (
 
 	"muster.dev/muster/api/v1alpha1"
 	"muster.dev/muster/internal/client"
-	"muster.dev/muster/internal/fleet"
 )
 
 // maxDocument bounds a file of documents.
@@ -134,10 +133,42 @@ func putAll(ctx context.Context, c *client.Client, schedules []v1alpha1.Schedule
 	return all, nil
 }
 
-// locate is the server's complaint; errFull and the like pass unchanged.
-func (d documents) locate(err error) error {
-	if len(d.tasks) == 1 && len(d.where) == 1 && errors.Is(err, fleet.ErrInvalid) {
-		return fmt.Errorf("%s: %w", d.where[0], err)
+// locate puts the server's complaints, which count tasks, in terms of what
+// the user wrote: the document's file and field, or the flag. before is how
+// many tasks earlier requests carried.
+func (d documents) locate(err error, before int) error {
+	var e *client.Error
+	if !errors.As(err, &e) || e.Problem == nil || len(e.Problem.Errors) == 0 {
+		return err
 	}
-	return err
+	var lines []string
+	for _, f := range e.Problem.Errors {
+		lines = append(lines, d.place(f.Location, before)+f.Message)
+	}
+	moved := *e
+	moved.Text = strings.Join(lines, "\n")
+	return &moved
+}
+
+// place names the field at a location such as tasks[2].resources.memory.
+func (d documents) place(location string, before int) string {
+	var (
+		n    int
+		rest = strings.TrimPrefix(location, "body.")
+	)
+	if _, err := fmt.Sscanf(rest, "tasks[%d]", &n); err != nil {
+		if location == "" {
+			return ""
+		}
+		return location + ": "
+	}
+	_, field, _ := strings.Cut(rest, "]")
+	field = strings.TrimPrefix(field, ".")
+	if n += before; n < len(d.where) {
+		return d.where[n] + ": " + strings.TrimSuffix("spec."+field, ".") + ": "
+	}
+	if flag := flagOf(field); flag != "" {
+		return "--" + flag + ": "
+	}
+	return field + ": "
 }

@@ -5,10 +5,14 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -35,10 +39,16 @@ func TestScripts(t *testing.T) {
 			env.Setenv("NO_COLOR", "1")
 			env.Setenv("STRANGER", stranger.URL)
 			env.Setenv("NOBODY", "http://"+nobody(t))
+			if err := os.WriteFile(filepath.Join(env.WorkDir, "raw.golden"), []byte("\x1b]0;owned\x07\x00\xff"), 0o600); err != nil {
+				return err
+			}
+			if !strings.HasPrefix(filepath.Base(env.WorkDir), "script-server_") {
+				return nil
+			}
 			return setUpServer(env)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "maybe": maybe,
+			"exits": exits, "maybe": maybe, "seen": seen,
 		},
 	})
 }
@@ -76,4 +86,24 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 // maybe COMMAND… runs a command whose exit code depends on the machine.
 func maybe(ts *testscript.TestScript, _ bool, args []string) {
 	_ = ts.Exec(args[0], args[1:]...)
+}
+
+// seen COMMAND… -- TEXT runs a command again and again until its standard
+// output holds text.
+func seen(ts *testscript.TestScript, neg bool, args []string) {
+	cut := slices.Index(args, "--")
+	if neg || cut < 1 || cut != len(args)-2 {
+		ts.Fatalf("usage: seen COMMAND ARG… -- TEXT")
+	}
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		err := ts.Exec(args[0], args[1:cut]...)
+		if err == nil && strings.Contains(ts.ReadFile("stdout"), args[cut+1]) {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("%q was not seen within 20 s: %v", args[cut+1], err)
+		}
+		time.Sleep(20 * time.Millisecond) // another process is waited for
+	}
 }

@@ -1,5 +1,86 @@
 package main
 
-import "github.com/rogpeppe/go-internal/testscript"
+import (
+	"context"
+	"errors"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"time"
 
-func setUpServer(*testscript.Env) error { return nil }
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"muster.dev/muster/api/v1alpha1"
+	"muster.dev/muster/internal/archive"
+	"muster.dev/muster/internal/control"
+	"muster.dev/muster/internal/sandbox/fake"
+	"muster.dev/muster/internal/server"
+	"muster.dev/muster/internal/store/memory"
+)
+
+const (
+	testToken = "0123456789abcdef0123456789abcdef"
+	testFleet = `
+apiVersion: muster.dev/v1alpha1
+kind: Fleet
+metadata: {name: cli}
+spec:
+  templates: [{name: default, runtime: runc}]
+  capacity: {sandboxes: {min: 2, max: 8}}
+`
+)
+
+// setUpServer starts a control plane whose sandboxes are fake (see act) and
+// whose store is in memory, and points the script at it.
+func setUpServer(env *testscript.Env) error {
+	spec, err := v1alpha1.ParseFleet([]byte(testFleet))
+	if err != nil {
+		return err
+	}
+	wanted, err := controlSpec(spec)
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "muster-cli-")
+	if err != nil {
+		return err
+	}
+	files, err := archive.Open(filepath.Join(dir, "tasks"))
+	if err != nil {
+		return err
+	}
+	store := memory.New(memory.Options{})
+	boxes := fake.New(fake.Options{Script: act, Exec: actExec})
+	engine, err := control.New(control.Config{
+		Store: store, Queue: store.Queue(), Archive: files, Sandboxes: boxes, Nodes: oneNode{},
+		Spec: wanted, Variant: v1alpha1.Variant, Grace: time.Second,
+	})
+	if err != nil {
+		return err
+	}
+	api, err := server.New(server.Config{
+		Store: store, Archive: files, Engine: engine, Fleet: func() *v1alpha1.Fleet { return spec },
+		Token: testToken, Version: "test", Ready: engine.Ready, Registry: prometheus.NewRegistry(),
+	})
+	if err != nil {
+		return err
+	}
+	front := httptest.NewServer(api)
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- engine.Run(ctx) }()
+	env.Setenv("MUSTER_SERVER", front.URL)
+	env.Setenv("MUSTER_TOKEN", testToken)
+	env.Defer(func() {
+		api.Shutdown()
+		front.CloseClientConnections()
+		front.Close()
+		stop()
+		err := errors.Join(<-ended, boxes.Close(), files.Close(), store.Close(), os.RemoveAll(dir))
+		if err != nil {
+			env.T().Log(err)
+		}
+	})
+	return nil
+}

@@ -12,6 +12,7 @@ import (
 
 	"muster.dev/muster/internal/client"
 	"muster.dev/muster/internal/fleet"
+	"muster.dev/muster/internal/terminal"
 )
 
 // shell is what commands see of the world outside: streams, environment,
@@ -69,9 +70,10 @@ func (s *shell) task(ctx context.Context, typed string) (*client.Client, fleet.T
 	return c, id, err
 }
 
-// note tells the user something that is no result.
+// note tells the user something that is no result. What others wrote is
+// escaped here.
 func (s *shell) note(format string, a ...any) {
-	_, _ = fmt.Fprintf(s.errs, "muster: "+format+"\n", a...)
+	_, _ = fmt.Fprintln(s.errs, "muster: "+terminal.EscapeLines(fmt.Sprintf(format, a...)))
 }
 
 // terminal returns the file behind a stream when it is a terminal.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 
 	"github.com/spf13/cobra"
 
@@ -77,7 +78,12 @@ func runSubmit(cmd *cobra.Command, s *shell, o submitOptions, t taskFlags, args 
 	defer c.Close()
 	tasks, err := submitAll(cmd.Context(), c, docs.tasks)
 	if err != nil {
-		return docs.locate(err)
+		err = docs.locate(err, len(tasks))
+		if len(tasks) > 0 {
+			s.note("the first %d tasks were accepted", len(tasks))
+			return errors.Join(err, printSubmitted(s, o.output, tasks))
+		}
+		return err
 	}
 	schedules, err := putAll(cmd.Context(), c, docs.schedules)
 	if err != nil {

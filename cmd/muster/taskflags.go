@@ -185,3 +185,26 @@ func (t *taskFlags) promptText(s *shell) (string, error) {
 	}
 	return string(b), nil
 }
+
+// flagOf is the flag that sets a field of a task, or "".
+func flagOf(field string) string {
+	name, _, _ := strings.Cut(field, "[")
+	if flag, ok := map[string]string{
+		"repo.url": "repo", "repo.ref": "ref", "repo.depth": "depth", "resources.cpus": "cpus",
+		"resources.memory": "memory", "resources.pids": "pids", "resources.disk": "disk",
+		"network.mode": "network", "network.allow": "allow", "timeouts.queue": "timeout-queue",
+		"timeouts.startup": "timeout-startup", "timeouts.run": "timeout-run", "timeouts.idle": "timeout-idle",
+		"retries.max": "retries", "retries.onExit": "retry-on-exit", "secrets": "secret", "artifacts": "artifact",
+		"idempotencyKey": "idempotency-key", "notBefore": "not-before", "budget.maxUSD": "max-usd",
+		"name": "name", "template": "template", "prompt": "prompt", "setup": "setup", "image": "image",
+		"priority": "priority", "webhook": "webhook",
+	}[name]; ok {
+		return flag
+	}
+	for _, prefix := range []string{"label", "env"} {
+		if strings.HasPrefix(name, prefix) {
+			return prefix
+		}
+	}
+	return ""
+}

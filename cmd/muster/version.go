@@ -1,12 +1,14 @@
 package main
 
 import (
+	"fmt"
 	"runtime"
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
 	"muster.dev/muster/api/v1alpha1"
+	"muster.dev/muster/internal/terminal"
 )
 
 // versionAnswer is what `version -o json` prints.
@@ -66,11 +68,11 @@ func newVersionCommand(s *shell) *cobra.Command {
 			s.printf("muster %s (%s, API %s)\n", v.Client.Version, v.Client.GoVersion, v.Client.APIVersion)
 			switch {
 			case v.Server != nil && v.Server.Version != v.Client.Version:
-				s.printf("server %s (%s, API %s)\n", v.Server.Version, v.Server.GoVersion, v.Server.APIVersion)
+				s.printf("%s\n", terminal.Escape(fmt.Sprintf("server %s (%s, API %s)", v.Server.Version, v.Server.GoVersion, v.Server.APIVersion)))
 			case v.Server != nil:
 				s.printf("server the same\n")
 			case v.Problem != "":
-				s.printf("server none: %s\n", v.Problem)
+				s.printf("server none: %s\n", terminal.EscapeLines(v.Problem))
 			}
 			return nil
 		},

@@ -162,7 +162,7 @@ func problemText(p *v1alpha1.Problem) string {
 // classify sets kind and hint by status.
 func (c *Client) classify(e *Error, resp *http.Response) {
 	switch status := resp.StatusCode; {
-	case status == http.StatusUnauthorized || status == http.StatusForbidden:
+	case status == http.StatusUnauthorized:
 		e.Kind = ErrToken
 		switch {
 		case c.o.Token == "":

@@ -85,7 +85,7 @@ func judgeRuntime(ctx context.Context, h Host, r fleet.Runtime, p Probed) Findin
 
 func checkRunner(_ context.Context, h Host, o Options) []Finding {
 	f := Finding{Check: "runner", Level: OK, Found: o.Runner}
-	const mend = "go build -o \"$(dirname \"$(command -v muster)\")/muster-runner\" ./cmd/muster-runner   (with CGO_ENABLED=0), or set MUSTER_RUNNER"
+	const mend = "make build   (puts it beside muster), or name it with --runner"
 	if o.Runner == "" {
 		f.Level, f.Found = Fail, "muster-runner is neither beside muster nor on $PATH"
 		f.Means, f.Mend = "no sandbox can start: the runner is the process inside it", mend
