@@ -200,8 +200,15 @@ func (g *gather) variant(ctx context.Context, key fleet.PoolKey, base fleet.Temp
 	return m.template, true
 }
 
+// thinDisk is how far disk limits may exceed what is free: writable layers are
+// sparse files, and few agents fill theirs.
+const thinDisk = 16
+
+// sizeOf is what a sandbox takes of a node. A node reports the disk that is
+// free now, so that what existing sandboxes wrote is counted already; a new one
+// wants the thin share of its limit free.
 func sizeOf(r fleet.Resources) plan.Size {
-	return plan.Size{MilliCPU: r.MilliCPU, MemoryBytes: r.MemoryBytes, DiskBytes: r.DiskBytes}
+	return plan.Size{MilliCPU: r.MilliCPU, MemoryBytes: r.MemoryBytes, DiskBytes: r.DiskBytes / thinDisk}
 }
 
 func (g *gather) box(ctx context.Context, s *fleet.Sandbox) {
@@ -210,7 +217,6 @@ func (g *gather) box(ctx context.Context, s *fleet.Sandbox) {
 		n.Used++
 		n.UsedSize.MilliCPU += s.Spec.Resources.MilliCPU
 		n.UsedSize.MemoryBytes += s.Spec.Resources.MemoryBytes
-		n.UsedSize.DiskBytes += s.Spec.Resources.DiskBytes
 		if s.State == fleet.SandboxClaimed {
 			n.Running++
 		}

@@ -1,7 +1,9 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"time"
 
 	"muster.dev/muster/internal/fleet"
@@ -21,10 +23,12 @@ type work struct {
 	grant int // of need+warm, what the bounds allow
 	stale int // ready ones to be replaced
 
-	starts  int // to start now
+	missing int // wanted and not there
+	starts  int // of them, those that may be started now
 	placed  int // of them, those that found room on a node
 	drains  int
-	undrain int
+	undrain int  // taken back
+	looked  int  // draining ones considered for that
 	failing bool // the tasks that wait are failed
 	burst   bool
 	tte     time.Duration
@@ -202,11 +206,8 @@ func (d *decision) attachReason(a *Action) {
 	if a.Reason.Cause != "" || a.Pool == "" {
 		return
 	}
-	for i := range d.works {
-		if d.works[i].o.Key == a.Pool {
-			a.Reason = d.plan.Pools[i].Reason
-			return
-		}
+	if i, ok := d.index(a.Pool); ok {
+		a.Reason = d.plan.Pools[i].Reason
 	}
 }
 
@@ -260,12 +261,7 @@ func (d *decision) explain(w *work) {
 	}
 }
 
-// find returns the work of a pool by key.
-func (d *decision) find(key fleet.PoolKey) *work {
-	for i := range d.works {
-		if d.works[i].o.Key == key {
-			return &d.works[i]
-		}
-	}
-	return nil
+// index finds a pool by key.
+func (d *decision) index(key fleet.PoolKey) (int, bool) {
+	return slices.BinarySearchFunc(d.works, key, func(w work, key fleet.PoolKey) int { return cmp.Compare(w.o.Key, key) })
 }

@@ -68,7 +68,7 @@ func (d *decision) spaces() []space {
 func (d *decision) placeAll() {
 	any := false
 	for i := range d.works {
-		any = any || d.works[i].starts > 0
+		any = any || d.works[i].missing > 0
 	}
 	if !any {
 		return
@@ -80,16 +80,18 @@ func (d *decision) placeAll() {
 	}
 	for i := range d.works {
 		w := &d.works[i]
-		urgent := min(w.starts, max(0, w.need-w.idle()-w.undrain))
-		got := d.place(w, urgent, &free, spaces)
-		d.scarce += urgent - got
+		urgent := min(w.starts, w.urgent())
+		if got := d.place(w, urgent, &free, spaces); got < urgent && d.hopeless(w) == "" {
+			d.scarce += urgent - got
+		}
 	}
 	if d.scarce > 0 {
 		return
 	}
 	for i := range d.works {
 		w := &d.works[i]
-		d.place(w, w.starts-w.placed, &free, spaces)
+		d.takeBack(w, w.missing-w.undrain-w.placed)
+		d.place(w, min(w.starts, w.missing-w.undrain)-w.placed, &free, spaces)
 	}
 }
 

@@ -96,10 +96,12 @@ func (d *decision) destroyDrained(w *work) {
 	if d.signal != "" {
 		return
 	}
+	taken := w.undrain
 	for i := range w.o.Draining {
 		b := &w.o.Draining[i]
-		if i < w.undrain && !d.isStale(w, b) {
-			continue // taken back
+		if taken > 0 && !d.isStale(w, b) {
+			taken--
+			continue
 		}
 		if age := d.now.Sub(b.Since); age >= d.p.DrainGrace || age < 0 {
 			d.act(Action{Kind: DestroySandbox, Pool: w.o.Key, Sandbox: b.ID, Node: b.Node})
@@ -180,7 +182,8 @@ func (d *decision) reclaimOn(w *work, node *Node, n int) int {
 		a.Reason.Cause, a.Reason.Numbers.Count = CauseReclaim, useful
 		a.Reason.Detail = "for pool " + string(w.o.Key)
 		d.act(a)
-		if v := d.find(a.Pool); v != nil {
+		if i, ok := d.index(a.Pool); ok {
+			v := &d.works[i]
 			v.drains++
 			if v.cause == "" || v.cause == CauseHold {
 				v.because(CauseReclaim, w.bound, 0)

@@ -164,28 +164,27 @@ func (d *decision) supply(w *work) {
 		// Make before break: some replacements beside the stale ones.
 		want += min(cover, max(1, int(d.p.Surge*float64(w.grant))))
 	}
-	missing := want - w.idle()
-	if missing > 0 {
-		w.undrain = d.takeBack(w, missing)
-		missing -= w.undrain
-	}
-	if missing > 0 && !w.o.Unknown {
-		w.starts = missing
+	w.missing = max(0, want-w.idle())
+	d.takeBack(w, min(w.missing, w.urgent()))
+	if !w.o.Unknown {
+		w.starts = w.missing - w.undrain
 		d.guard(w)
 	}
 	d.nameCuts(w)
 }
 
-// takeBack un-drains fresh ones before anything new is started.
-func (d *decision) takeBack(w *work, missing int) int {
-	n := 0
-	for i := range w.o.Draining {
-		if b := &w.o.Draining[i]; n < missing && !d.isStale(w, b) {
+// urgent is how many sandboxes waiting tasks want that are not on their way.
+func (w *work) urgent() int { return max(0, w.need-w.idle()-w.undrain-w.placed) }
+
+// takeBack un-drains up to n fresh ones, before anything new is started.
+func (d *decision) takeBack(w *work, n int) {
+	for ; w.looked < len(w.o.Draining) && n > 0; w.looked++ {
+		if b := &w.o.Draining[w.looked]; !d.isStale(w, b) {
 			d.act(Action{Kind: UndrainSandbox, Pool: w.o.Key, Sandbox: b.ID, Node: b.Node})
-			n++
+			w.undrain++
+			n--
 		}
 	}
-	return n
 }
 
 // guard holds starts back where the breaker says so.
