@@ -242,6 +242,9 @@ func NewScheduleView(s fleet.Schedule) ScheduleView {
 		Name: s.Name, Cron: s.Cron, Timezone: s.Timezone, Paused: s.Paused,
 		Next: s.Next, LastAt: s.LastAt, LastTask: s.LastTask, LastError: s.LastError,
 	}
+	if s.Paused {
+		v.Next = time.Time{}
+	}
 	if err := json.Unmarshal(s.Task, &v.Task); err != nil && v.LastError == "" {
 		v.LastError = "the stored task cannot be read: " + err.Error()
 	}
