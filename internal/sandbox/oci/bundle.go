@@ -46,6 +46,7 @@ type plan struct {
 	swap     bool   // the kernel can bound swap
 	base     int    // first host id; 0 in rootless mode
 	rootless *rootless
+	rights   rights
 	paths    paths
 	trees    []string // host directories bound at the same place, read-only
 	env      []string // of pid 1
@@ -76,7 +77,7 @@ func (p *plan) config() (*specs.Spec, error) {
 
 func (p *plan) process() *specs.Process {
 	adj := -998 // above everything of the agent when memory runs out
-	files := uint64(p.spec.Resources.Files)
+	files := p.rights.files(p.spec.Resources.Files)
 	pr := &specs.Process{
 		Args: []string{filepath.Join(inside, runnerName)},
 		Env:  p.env,
@@ -90,7 +91,7 @@ func (p *plan) process() *specs.Process {
 		},
 		NoNewPrivileges: true,
 	}
-	if p.rootless == nil {
+	if p.rights.resources {
 		pr.OOMScoreAdj = &adj
 	}
 	return pr

@@ -203,7 +203,7 @@ func (s *Sandboxes) plan(b *box, img Image) (*plan, error) {
 	}
 	p := &plan{
 		spec: spec, runtime: b.rec.Runtime, hostname: hostname(spec.ID), cgroup: b.rec.Cgroup,
-		swap: s.boundsSwap(), base: b.rec.Base, rootless: s.rootless,
+		swap: s.boundsSwap(), base: b.rec.Base, rootless: s.rootless, rights: s.rights,
 		paths: paths{root: root, run: filepath.Join(b.dir, "run")},
 	}
 	if host {

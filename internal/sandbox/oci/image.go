@@ -1,9 +1,6 @@
 package oci
 
+import "muster.dev/muster/internal/sandbox/image"
+
 // Image is an unpacked image.
-type Image struct {
-	Digest           string
-	Lower            []string // read-only directories, topmost first
-	Env              []string
-	User, WorkingDir string
-}
+type Image = image.Image

@@ -34,7 +34,7 @@ var hostEtc = []string{
 
 // points are the directories every root has for mounts.
 var points = []string{
-	"dev", "etc", "home/agent", "proc", "run", "sys", "tmp", "var/tmp", "workspace",
+	"dev", "etc", "home/agent", "proc", "run/muster", "sys", "tmp", "var/tmp", "workspace",
 }
 
 const (

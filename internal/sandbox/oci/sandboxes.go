@@ -22,6 +22,7 @@ type Sandboxes struct {
 	parent   string // cgroup path above the sandboxes; empty: no cgroups
 	noCgroup string // why
 	rootless *rootless
+	rights   rights
 	volumes  *volumes
 	roots    *roots
 	ranges   *ranges
@@ -71,7 +72,7 @@ func New(ctx context.Context, o Options) (*Sandboxes, error) {
 		return nil, fmt.Errorf("open sandboxes: %w", err)
 	}
 	s := &Sandboxes{
-		o: o, layout: layout, rootless: detectRootless(),
+		o: o, layout: layout, rootless: detectRootless(), rights: detectRights(),
 		roots:  &roots{dir: filepath.Join(o.Dir, dirRoots)},
 		ranges: newRanges(o.Dir), starts: make(chan struct{}, o.Parallel),
 		exits: make(chan fleet.SandboxExit, 1024), boxes: map[fleet.SandboxID]*box{},

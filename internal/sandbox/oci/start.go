@@ -210,6 +210,12 @@ func (s *Sandboxes) losses(r record) []string {
 		}
 		out = append(out, "the disk limit is a memory file system and counts against memory: "+why)
 	}
+	if !s.rights.resources {
+		out = append(out, "the kernel may kill the runner for memory before the agent: CAP_SYS_RESOURCE is missing")
+	}
+	if want := r.Spec.Resources.Files; s.rights.files(want) < uint64(want) {
+		out = append(out, fmt.Sprintf("open files are limited to %d rather than %d: CAP_SYS_RESOURCE is missing", s.rights.files(want), want))
+	}
 	if r.Rootless && !s.rootless.ranged() {
 		out = append(out, "the agent and its runner have the same user, root of a user namespace that is nobody outside: no subordinate ids (/etc/subuid, newuidmap)")
 	}

@@ -235,9 +235,12 @@ func furnish(dir string, uid, gid int) error {
 	return nil
 }
 
-// fullBytes is the free space below which a volume counts as full: writers
-// see ENOSPC a little before the last block is taken.
-const fullBytes = 64 << 10
+// A volume counts as full when less is free than a program writes at once: a
+// write of a megabyte that does not fit fails without taking what is left.
+const (
+	fullBytes  = 2 << 20
+	fullInodes = 8
+)
 
 // fill says how full a volume is.
 type fill struct {
@@ -256,6 +259,6 @@ func filling(f *os.File) (fill, error) {
 	size := int64(st.Blocks) * bs
 	return fill{
 		used: size - int64(st.Bfree)*bs, size: size,
-		full: free < min(fullBytes, size/16) || st.Files > 0 && st.Ffree == 0,
+		full: free < min(fullBytes, size/8) || st.Files > 0 && st.Ffree < fullInodes,
 	}, nil
 }
