@@ -212,17 +212,19 @@ func CleanSandbox(s fleet.Sandbox) fleet.Sandbox {
 	return s
 }
 
-// Overlooks reports whether writing next over a sandbox that is claimed by a
-// running task would forget the claim: the writer read the record before the
-// claim. Such a write is refused, so that a busy sandbox is never drained by
-// someone who believed it idle.
+// Overlooks reports whether writing next over a record would forget what
+// happened to the sandbox since the writer read it: that a running task has
+// claimed it (a busy sandbox is never drained by someone who believed it
+// idle), or that a task was in it (no second one ever is).
 func Overlooks(stored, next fleet.Sandbox) bool {
-	if stored.State != fleet.SandboxClaimed {
+	if stored.Task == "" {
 		return false
 	}
 	switch next.State {
-	case fleet.SandboxStarting, fleet.SandboxReady, fleet.SandboxDraining, fleet.SandboxClaimed:
-		return next.Task != stored.Task || next.Fence != stored.Fence
+	case fleet.SandboxStarting, fleet.SandboxReady:
+		return true
+	case fleet.SandboxDraining, fleet.SandboxClaimed:
+		return stored.State == fleet.SandboxClaimed && (next.Task != stored.Task || next.Fence != stored.Fence)
 	}
 	return false
 }

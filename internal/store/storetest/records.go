@@ -78,6 +78,20 @@ func testOverlook(f *fixture) {
 	}
 }
 
+func testUsedOnce(f *fixture) {
+	f.submit(plain("p"))
+	d, stale := f.claim("p")
+	f.settle(d, fleet.TaskSucceeded)
+	for _, st := range []fleet.SandboxState{fleet.SandboxReady, fleet.SandboxStarting} {
+		stale.State = st
+		f.is(f.s.PutSandbox(f.ctx, stale), fleet.ErrConflict, "used, and written as "+string(st))
+	}
+	stale.State = fleet.SandboxFailed
+	if err := f.s.PutSandbox(f.ctx, stale); err != nil {
+		f.Error(err)
+	}
+}
+
 func testDecisions(f *fixture) {
 	large := make([]byte, 10_000)
 	copy(large, `{"observation":`)

@@ -56,6 +56,7 @@ func Run(t *testing.T, open Factory) {
 		{"list", Options{}, testList},
 		{"sandboxes", Options{}, testSandboxes},
 		{"a claim is not written over", Options{}, testOverlook},
+		{"a used sandbox is not used again", Options{}, testUsedOnce},
 		{"decisions", Options{}, testDecisions},
 		{"events", Options{}, testEvents},
 		{"wake events", Options{}, testWakeEvents},
@@ -74,6 +75,9 @@ func Run(t *testing.T, open Factory) {
 			})
 		})
 	}
+	t.Run("model", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) { checkModel(t, open) })
+	})
 }
 
 const visibility = 30 * time.Second
