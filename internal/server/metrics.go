@@ -2,7 +2,7 @@ package server
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"log/slog"
 	"runtime"
 	"slices"
@@ -13,17 +13,18 @@ import (
 	"muster.dev/muster/internal/fleet"
 )
 
-// Meter counts starts and ends of tasks, as the dispatcher reports them, and
-// shows the fleet at each scrape. Its labels are bounded: templates (their
-// variants are counted with them), states, reasons and launch kinds.
+// Meter counts starts and ends of tasks, as the dispatcher reports them (it
+// is a dispatch.Observer). Its labels are bounded: states, reasons and launch
+// kinds. It exists apart from the Server, which needs the engine that reports
+// to it.
 type Meter struct {
 	settled *prometheus.CounterVec
 	start   *prometheus.HistogramVec
 	run     prometheus.Histogram
-	undo    func()
 }
 
-func newMeter(c Config) (*Meter, error) {
+// NewMeter registers the counters with r.
+func NewMeter(r *prometheus.Registry) (*Meter, error) {
 	m := &Meter{
 		settled: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "muster_tasks_settled_total", Help: "Tasks that ended, by final state and reason.",
@@ -42,27 +43,35 @@ func newMeter(c Config) (*Meter, error) {
 	for _, l := range []fleet.Launch{fleet.LaunchWarm, fleet.LaunchCold} {
 		m.start.WithLabelValues(string(l)) // present from the first scrape on
 	}
+	_, err := register(r, m.settled, m.start, m.run)
+	return m, err
+}
+
+// register registers all or none and returns what undoes it.
+func register(r *prometheus.Registry, all ...prometheus.Collector) (undo func(), err error) {
+	undo = func() {
+		for _, c := range all {
+			r.Unregister(c)
+		}
+	}
+	for _, c := range all {
+		if err := r.Register(c); err != nil {
+			undo()
+			return nil, fmt.Errorf("register metrics: %w", err)
+		}
+	}
+	return undo, nil
+}
+
+// registerFleet shows the fleet and the build at each scrape.
+func registerFleet(c Config) (undo func(), err error) {
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "muster_build_info", Help: "1, with the version as a label.",
 		ConstLabels: prometheus.Labels{"version": c.Version, "goversion": runtime.Version()},
 	})
 	info.Set(1)
-	all := []prometheus.Collector{m.settled, m.start, m.run, info, &fleetCollector{engine: c.Engine, log: c.Logger, clock: c.Clock}}
-	m.undo = func() {
-		for _, one := range all {
-			c.Registry.Unregister(one)
-		}
-	}
-	for _, one := range all {
-		if err := c.Registry.Register(one); err != nil {
-			m.undo()
-			return nil, errors.Join(errors.New("register metrics"), err)
-		}
-	}
-	return m, nil
+	return register(c.Registry, info, &fleetCollector{engine: c.Engine, log: c.Logger, clock: c.Clock})
 }
-
-func (m *Meter) unregister() { m.undo() }
 
 // Started records a task's first instruction, wait after it was due.
 func (m *Meter) Started(_ fleet.PoolKey, launch fleet.Launch, wait time.Duration) {

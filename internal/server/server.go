@@ -76,7 +76,7 @@ type Server struct {
 	token   [sha256.Size]byte
 	handler http.Handler
 	hub     *hub
-	meter   *Meter
+	undo    func()        // of the metrics
 	slots   chan struct{} // of streams
 
 	base    context.Context // ends when streams must
@@ -106,12 +106,10 @@ func New(c Config) (*Server, error) {
 	}
 	s := &Server{Config: c, token: sha256.Sum256([]byte(c.Token)), slots: make(chan struct{}, maxStreams)}
 	s.base, s.stop = context.WithCancel(context.Background())
-	var err error
-	if s.meter, err = newMeter(c); err != nil {
-		s.stop()
-		return nil, fmt.Errorf("server: %w", err)
-	}
 	mux, err := s.routes()
+	if err == nil {
+		s.undo, err = registerFleet(c)
+	}
 	if err != nil {
 		s.stop()
 		return nil, fmt.Errorf("server: %w", err)
@@ -120,9 +118,6 @@ func New(c Config) (*Server, error) {
 	s.hub = newHub(s.base, c.Store)
 	return s, nil
 }
-
-// Meter counts what the dispatcher tells it of starts and ends.
-func (s *Server) Meter() *Meter { return s.meter }
 
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
@@ -176,7 +171,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 		err = errors.Join(err, ctx.Err())
 	}
-	s.meter.unregister()
+	s.undo()
 	return err
 }
 
