@@ -55,11 +55,36 @@ func (a *Arrivals) Observe(now time.Time, counter int64, window time.Duration) {
 		a.Fast = decay(a.Fast, float64(n), dt, fastTau)
 		a.Slow = decay(a.Slow, float64(n), dt, slowTau)
 	}
-	a.roll(now, window)
-	a.Count += n
 	if n > 0 {
 		a.Last = now
 	}
+	if k := int64(dt / window); k >= 3 && dt > unwatched {
+		// Nobody looked for a while: how the tasks were spread is not known, and
+		// all at once is the least likely.
+		a.roll(now, window)
+		a.spread(n, k, window)
+		return
+	}
+	a.roll(now, window)
+	a.Count += n
+}
+
+// unwatched is a gap between readings too long for what came in it to be taken
+// for one burst.
+const unwatched = 5 * time.Second
+
+// spread counts n arrivals as evenly spread over the last k windows, which
+// were rolled as empty.
+func (a *Arrivals) spread(n, k int64, window time.Duration) {
+	if n == 0 {
+		return
+	}
+	g := math.Exp2(-window.Seconds() / momentsHalf.Seconds())
+	each, remembered := float64(n)/float64(k), (1-math.Pow(g, float64(k)))/(1-g)
+	a.Sum += each * remembered
+	a.Square += each * each * remembered
+	keep := math.Exp2(-window.Seconds() * float64(k) / burstHalf.Seconds() / 2)
+	a.Bursts[bucketOf((n+k-1)/k)] += float32(float64(n) * keep)
 }
 
 // decay is an exponentially weighted rate sampled at irregular times: n events

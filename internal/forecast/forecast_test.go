@@ -84,6 +84,18 @@ func TestArrivalsForgetWhenQuiet(t *testing.T) {
 	}
 }
 
+func TestArrivalsSpreadWhatCameUnwatched(t *testing.T) {
+	var a Arrivals
+	for i := range 300 {
+		a.Observe(t0.Add(time.Duration(i)*time.Second), int64(i/2), 3*time.Second)
+	}
+	before := a.Quantile(0.99, 3*time.Second)
+	a.Observe(t0.Add(900*time.Second), 450, 3*time.Second)
+	if after, b := a.Quantile(0.99, 3*time.Second), a.Burst(0.99); after > before+2 || b > 3 {
+		t.Errorf("an outage of the readings is no burst: stock %d then %d, burst %d", before, after, b)
+	}
+}
+
 func TestArrivalsSurviveResetsAndClocks(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var a Arrivals

@@ -250,8 +250,10 @@ func (d *decision) explain(w *work) {
 	case w.placed > 0 && w.need > w.idle():
 		w.because(CauseDemand, BoundNone, 0)
 	case w.placed > 0 && w.floor > 0 && w.warm == w.floor:
-		w.because(CauseFloor, BoundFloor, 0)
-		w.detail = w.floors
+		w.because(CauseFloor, BoundMin, 0)
+		if w.floors != "" {
+			w.bound, w.detail = BoundFloor, w.floors
+		}
 	case w.placed > 0:
 		w.because(CauseWarm, BoundNone, 0)
 	case w.o.Starting > 0 && missing <= 0 && w.o.Ready < w.grant:

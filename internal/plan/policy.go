@@ -99,7 +99,7 @@ func (p Policy) WithDefaults() Policy {
 	def(&p.Surge, 0.25)
 	def(&p.Breaker.Threshold, 3)
 	def(&p.Breaker.Backoff, time.Second)
-	def(&p.Breaker.Max, 5*time.Minute)
+	def(&p.Breaker.Max, time.Minute)
 	def(&p.Breaker.GiveUp, 5)
 	def(&p.Nodes.Slots, 8)
 	def(&p.Nodes.BootLead, 45*time.Second)

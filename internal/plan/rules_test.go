@@ -363,3 +363,15 @@ func TestRule10EverythingHasAReason(t *testing.T) {
 		t.Errorf("tasks of a template that is gone: %s", r.Sentence())
 	}
 }
+
+// floorsOf are the windows a calendar rule opens within a day.
+func floorsOf(expr, zone string, from time.Time, length time.Duration, n int) (out []Floor) {
+	rule, err := calendar.Parse(expr, zone)
+	if err != nil {
+		panic(err)
+	}
+	for at := rule.Next(from); at.Before(from.Add(24 * time.Hour)); at = rule.Next(at) {
+		out = append(out, Floor{Template: "default", Name: expr + " " + zone, From: at, Until: at.Add(length), Min: n})
+	}
+	return out
+}

@@ -77,10 +77,10 @@ func (d *decision) replace(w *work) {
 // drain names up to n ready sandboxes, the first to part with first.
 func (d *decision) drain(w *work, n int, staleOnly bool) int {
 	done := 0
-	for i := w.drains; i < len(w.o.Idle) && done < n; i++ {
+	for i := w.drains; i < len(w.o.Idle) && done < n; i++ { // drained ones are a prefix
 		b := &w.o.Idle[i]
 		if staleOnly && !d.isStale(w, b) {
-			continue
+			break // the stale ones come first
 		}
 		d.act(Action{Kind: DrainSandbox, Pool: w.o.Key, Sandbox: b.ID, Node: b.Node})
 		done++
