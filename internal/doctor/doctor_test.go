@@ -204,7 +204,7 @@ func TestFindings(t *testing.T) {
 		{"clock", Warn, "not synchronised", func(d *described) { d.unsynced = true }},
 		{"time-zones", Fail, "no time zone", func(d *described) { d.zoneErr = os.ErrNotExist }},
 		{"port", Fail, "in use by nginx", func(d *described) { d.who = "nginx" }},
-		{"port", OK, "is muster's", func(d *described) { d.who = "muster/0.1" }},
+		{"port", OK, "is muster's", func(d *described) { d.who = "muster" }},
 	} {
 		t.Run(c.check+" "+c.found, func(t *testing.T) {
 			d := healthy()

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sort"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -207,7 +208,8 @@ func (Machine) Drift(ctx context.Context) time.Duration {
 // LoadZone looks a zone up in the time zone database.
 func (Machine) LoadZone(name string) error { _, err := time.LoadLocation(name); return err }
 
-// Listening dials address and, when something answers, asks for /healthz.
+// Listening dials address and asks what answers who it is: a muster refuses a
+// caller without a token with a realm of its own.
 func (Machine) Listening(ctx context.Context, address string) (string, bool) {
 	d := net.Dialer{Timeout: time.Second}
 	c, err := d.DialContext(ctx, "tcp", address)
@@ -215,7 +217,7 @@ func (Machine) Listening(ctx context.Context, address string) (string, bool) {
 		return "", false
 	}
 	_ = c.Close()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/healthz", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/v1/version", nil)
 	if err != nil {
 		return "another program", true
 	}
@@ -225,6 +227,9 @@ func (Machine) Listening(ctx context.Context, address string) (string, bool) {
 		return "a program that does not speak HTTP", true
 	}
 	defer func() { _ = resp.Body.Close() }()
+	if strings.Contains(resp.Header.Get("WWW-Authenticate"), `realm="muster"`) {
+		return "muster", true
+	}
 	if name := resp.Header.Get("Server"); name != "" {
 		return name, true
 	}

@@ -186,8 +186,8 @@ func checkPort(ctx context.Context, h Host, o Options) []Finding {
 	f := Finding{Check: "port", Level: OK, Found: o.Listen + " is free"}
 	who, used := h.Listening(ctx, o.Listen)
 	switch {
-	case used && strings.HasPrefix(strings.ToLower(who), "muster"):
-		f.Found = o.Listen + " is muster's"
+	case used && who == "muster":
+		f.Found = o.Listen + " is muster's; one runs already"
 	case used:
 		f.Level = Fail
 		f.Found = o.Listen + " is in use by " + who
