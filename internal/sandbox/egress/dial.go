@@ -9,17 +9,31 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"strconv"
-	"sync"
+	"net/url"
 	"time"
 )
 
 const dialTimeout = 20 * time.Second
 
+// direct tells whether host is reached without the upstream: there is none,
+// or the host is excepted as private and so no business of the upstream's.
+func (p *Proxy) direct(host string, port uint16) bool {
+	return p.opts.Upstream == nil || p.policy.privateByName(normalName(host), port)
+}
+
+// upstreamFor is the transport's choice of a proxy.
+func (p *Proxy) upstreamFor(r *http.Request) (*url.URL, error) {
+	host, port, err := splitHostPort(r.URL.Host, 80)
+	if err != nil || p.direct(host, port) {
+		return nil, err
+	}
+	return p.opts.Upstream, nil
+}
+
 // dialHTTP is the transport's dialer: the address it is given is the target
 // or, with an upstream, the upstream.
 func (p *Proxy) dialHTTP(ctx context.Context, _, addr string) (net.Conn, error) {
-	if u := p.opts.Upstream; u != nil {
+	if u := p.opts.Upstream; u != nil && addr == u.Host {
 		return p.dialPlain(ctx, addr)
 	}
 	host, port, err := splitHostPort(addr, 80)
@@ -30,10 +44,10 @@ func (p *Proxy) dialHTTP(ctx context.Context, _, addr string) (net.Conn, error) 
 }
 
 func (p *Proxy) dialTunnel(ctx context.Context, host string, port uint16) (net.Conn, error) {
-	if p.opts.Upstream == nil {
+	if p.direct(host, port) {
 		return p.dialChecked(ctx, host, port)
 	}
-	return p.dialThroughUpstream(ctx, net.JoinHostPort(host, strconv.Itoa(int(port))))
+	return p.dialThroughUpstream(ctx, hostPort(host, port))
 }
 
 // dialChecked resolves host, drops the addresses that may not be reached, and
@@ -43,28 +57,70 @@ func (p *Proxy) dialChecked(ctx context.Context, host string, port uint16) (net.
 	defer cancel()
 	addrs, err := p.lookup(ctx, host)
 	if err != nil {
-		return nil, fmt.Errorf("resolve %s: %w", host, err)
+		return nil, fmt.Errorf("resolve %s: %w", host, plainDNS(err))
 	}
-	var dialErr error
-	refused := 0
+	var allowed []string
 	for _, a := range addrs {
-		if !p.policy.AllowsAddr(host, a, port) {
-			refused++
-			continue
+		if p.policy.AllowsAddr(host, a, port) {
+			allowed = append(allowed, hostPort(a.Unmap().String(), port))
 		}
-		c, err := p.dialPlain(ctx, net.JoinHostPort(a.Unmap().String(), strconv.Itoa(int(port))))
-		if err == nil {
-			return c, nil
+	}
+	switch {
+	case len(addrs) == 0:
+		return nil, fmt.Errorf("resolve %s: the name has no address", host)
+	case len(allowed) == 0:
+		return nil, &deniedError{hostPort(host, port), "is at a private, local or metadata address (spec.templates[].network.allowPrivate would except it)"}
+	}
+	c, err := p.race(ctx, allowed)
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", host, err)
+	}
+	return c, nil
+}
+
+// race dials the addresses in order, the next one as soon as the one before
+// has failed or kept us waiting (RFC 8305 suggests 250 ms), and returns the
+// first connection: an address family without a route must cost no time-out.
+func (p *Proxy) race(ctx context.Context, addrs []string) (net.Conn, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type outcome struct {
+		c   net.Conn
+		err error
+	}
+	ended := make(chan outcome, len(addrs))
+	var failed error
+	for next, running := 0, 0; ; {
+		if next < len(addrs) {
+			addr := addrs[next]
+			next, running = next+1, running+1
+			p.wg.Go(func() {
+				c, err := p.dialPlain(ctx, addr)
+				ended <- outcome{c, err}
+			})
 		}
-		dialErr = err
+		var patience <-chan time.Time
+		if next < len(addrs) {
+			patience = time.After(250 * time.Millisecond)
+		}
+		select {
+		case <-patience:
+		case o := <-ended:
+			if running--; o.err == nil {
+				cancel()
+				for range running { // the others lost, or are ended by cancel
+					if late := <-ended; late.c != nil {
+						_ = late.c.Close()
+					}
+				}
+				return o.c, nil
+			}
+			failed = errors.Join(failed, o.err)
+			if running == 0 && next == len(addrs) {
+				return nil, failed
+			}
+		}
 	}
-	if dialErr == nil && refused > 0 {
-		return nil, &errDenied{fmt.Sprintf("%s resolves to a private, local or metadata address, which is refused (network.allowPrivate would except it)", host)}
-	}
-	if dialErr == nil {
-		dialErr = errors.New("the name has no address")
-	}
-	return nil, fmt.Errorf("connect to %s: %w", host, dialErr)
 }
 
 func (p *Proxy) lookup(ctx context.Context, host string) ([]netip.Addr, error) {
@@ -80,7 +136,22 @@ func (p *Proxy) dialPlain(ctx context.Context, addr string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &metered{Conn: c, p: p}, nil
+	m := &metered{Conn: c, p: p}
+	if !p.track(m) {
+		_ = c.Close()
+		return nil, net.ErrClosed
+	}
+	return m, nil
+}
+
+// plainDNS leaves out which resolver was asked: that is no business of a
+// sandbox.
+func plainDNS(err error) error {
+	var de *net.DNSError
+	if errors.As(err, &de) {
+		return errors.New(de.Err)
+	}
+	return err
 }
 
 // dialThroughUpstream asks the configured upstream proxy for a tunnel.
@@ -113,85 +184,4 @@ func (p *Proxy) dialThroughUpstream(ctx context.Context, target string) (net.Con
 	}
 	_ = c.SetDeadline(time.Time{})
 	return c, nil
-}
-
-// metered counts what passes to and from outside.
-type metered struct {
-	net.Conn
-	p *Proxy
-}
-
-func (m *metered) Read(b []byte) (int, error) {
-	n, err := m.Conn.Read(b)
-	m.p.received.Add(int64(n))
-	return n, err
-}
-
-func (m *metered) Write(b []byte) (int, error) {
-	n, err := m.Conn.Write(b)
-	m.p.sent.Add(int64(n))
-	return n, err
-}
-
-// track registers a tunnel; false once the proxy is closed.
-func (p *Proxy) track(cs ...net.Conn) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
-		return false
-	}
-	for _, c := range cs {
-		p.tunnels[c] = struct{}{}
-	}
-	p.wg.Add(1)
-	return true
-}
-
-func (p *Proxy) untrack(cs ...net.Conn) {
-	p.mu.Lock()
-	for _, c := range cs {
-		delete(p.tunnels, c)
-	}
-	p.mu.Unlock()
-	p.wg.Done()
-}
-
-// limited bounds the connections a sandbox may hold: beyond the bound it
-// waits in the listen queue.
-type limited struct {
-	net.Listener
-	p *Proxy
-}
-
-func (l *limited) Accept() (net.Conn, error) {
-	select {
-	case l.p.slots <- struct{}{}:
-	case <-l.p.done:
-		return nil, net.ErrClosed
-	}
-	c, err := l.Listener.Accept()
-	if err != nil {
-		<-l.p.slots
-		return nil, err
-	}
-	return &slotted{Conn: c, free: sync.OnceFunc(func() { <-l.p.slots })}, nil
-}
-
-type slotted struct {
-	net.Conn
-	free func()
-}
-
-func (s *slotted) Close() error {
-	err := s.Conn.Close()
-	s.free()
-	return err
-}
-
-// CloseWrite half-closes where the connection can.
-func (s *slotted) CloseWrite() error {
-	if hc, ok := s.Conn.(interface{ CloseWrite() error }); ok {
-		return hc.CloseWrite()
-	}
-	return s.Conn.Close()
 }

@@ -23,19 +23,31 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// start serves a proxy on a unix socket and bridges it to a loopback port, as
-// the runner does inside a sandbox; it returns the proxy's URL.
-func start(t *testing.T, n fleet.Network, o Options) (*Proxy, string) {
+// onSocket serves a proxy on a unix socket.
+func onSocket(t *testing.T, n fleet.Network, o Options) (p *Proxy, sock string) {
 	t.Helper()
-	sock := filepath.Join(t.TempDir(), "p.sock")
+	sock = filepath.Join(t.TempDir(), "p.sock")
 	l, err := net.Listen("unix", sock)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := Serve(l, n, o)
+	p, err = Serve(l, n, o)
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := p.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return p, sock
+}
+
+// start also bridges the socket to a loopback port, as the runner does inside
+// a sandbox; it returns the proxy's URL.
+func start(t *testing.T, n fleet.Network, o Options) (*Proxy, string) {
+	t.Helper()
+	p, sock := onSocket(t, n, o)
 	tl, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -55,12 +67,7 @@ func start(t *testing.T, n fleet.Network, o Options) (*Proxy, string) {
 			go func() { _, _ = io.Copy(c, u); _ = c.Close(); _ = u.Close() }()
 		}
 	}()
-	t.Cleanup(func() {
-		_ = tl.Close()
-		if err := p.Close(); err != nil {
-			t.Errorf("close: %v", err)
-		}
-	})
+	t.Cleanup(func() { _ = tl.Close() })
 	return p, "http://" + tl.Addr().String()
 }
 
@@ -109,7 +116,7 @@ func TestCurl(t *testing.T) {
 	}
 	// Listed, but it resolves to loopback without an exception.
 	out, err = run(t, proxy, "curl", "-sS", "--fail-with-body", "http://private.test:"+port+"/")
-	if err == nil || !strings.Contains(out, "private, local or metadata") {
+	if err == nil || !strings.Contains(out, "is at a private, local or metadata address") {
 		t.Errorf("rebinding to loopback: %v %q", err, out)
 	}
 	if len(denied) != 2 {

@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -22,18 +24,19 @@ import (
 
 // Options adjust a Proxy; the zero value is ready to use.
 type Options struct {
-	// OnDeny is told of every refused request; may be nil. Called from many
-	// goroutines.
+	// OnDeny is told of refused names: "example.com:443", "is not on the allow
+	// list (…)". The same name is told of once a minute. May be nil; called
+	// from many goroutines, and must not block.
 	OnDeny func(hostPort, why string)
 	// Resolve looks a name up; default the system's resolver.
 	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
-	// Upstream is a proxy (http://[user:password@]host:port) all allowed
-	// requests go through; nil: direct. The upstream itself may be private; the
-	// names it resolves are its own responsibility.
+	// Upstream is a proxy (http://[user:password@]host:port) that allowed
+	// requests go through; nil: direct. It may itself be private, and it
+	// resolves the names. What AllowPrivate names is reached without it.
 	Upstream *url.URL
 	// MaxConns bounds simultaneous client connections; default 256.
 	MaxConns int
-	// Idle ends a tunnel with no byte in either direction; default 10 min.
+	// Idle ends a connection with no byte in either direction; default 10 min.
 	Idle   time.Duration
 	Logger *slog.Logger
 }
@@ -51,14 +54,11 @@ type Proxy struct {
 	done      chan struct{}
 	mu        sync.Mutex
 	closed    bool
-	tunnels   map[net.Conn]struct{}
+	conns     map[net.Conn]struct{} // both sides of everything
+	told      denials
+	denied    atomic.Int64
 	wg        sync.WaitGroup
 }
-
-// errDenied is a refusal by policy; its text is what the client reads.
-type errDenied struct{ text string }
-
-func (e *errDenied) Error() string { return e.text }
 
 // Serve starts a proxy on l, which it owns, and returns at once. n.Mode is not
 // looked at. An allow-list that cannot be parsed is an error.
@@ -66,6 +66,9 @@ func Serve(l net.Listener, n fleet.Network, o Options) (*Proxy, error) {
 	policy, err := ParsePolicy(n)
 	if err != nil {
 		return nil, err
+	}
+	if u := o.Upstream; u != nil && (u.Scheme != "http" || u.Port() == "") {
+		return nil, &fleet.FieldError{Field: "upstream proxy", Wrong: fmt.Sprintf("%q has no http:// or no port", u.Redacted()), Right: "http://[user:password@]host:port"}
 	}
 	if o.MaxConns <= 0 {
 		o.MaxConns = 256
@@ -81,17 +84,15 @@ func Serve(l net.Listener, n fleet.Network, o Options) (*Proxy, error) {
 			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 		}
 	}
-	p := &Proxy{policy: policy, opts: o, slots: make(chan struct{}, o.MaxConns), done: make(chan struct{}), tunnels: map[net.Conn]struct{}{}}
+	p := &Proxy{policy: policy, opts: o, slots: make(chan struct{}, o.MaxConns), done: make(chan struct{}), conns: map[net.Conn]struct{}{}}
 	p.transport = &http.Transport{
-		DialContext:           p.dialHTTP,
-		DisableCompression:    true, // bytes pass as they are
-		MaxIdleConns:          16,
-		IdleConnTimeout:       30 * time.Second,
-		ResponseHeaderTimeout: 5 * time.Minute,
-		Proxy:                 nil,
-	}
-	if o.Upstream != nil {
-		p.transport.Proxy = http.ProxyURL(o.Upstream)
+		DialContext:        p.dialHTTP,
+		DisableCompression: true, // bytes pass as they are
+		MaxIdleConns:       16,
+		IdleConnTimeout:    30 * time.Second,
+		// A slow answer ends with o.Idle; the environment's proxy is never used.
+		MaxResponseHeaderBytes: 1 << 20,
+		Proxy:                  p.upstreamFor,
 	}
 	p.forward = &httputil.ReverseProxy{
 		Rewrite:      func(r *httputil.ProxyRequest) { r.Out.Host = r.In.Host },
@@ -106,33 +107,36 @@ func Serve(l net.Listener, n fleet.Network, o Options) (*Proxy, error) {
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
 	}
-	p.wg.Add(1)
-	go func() {
-		defer p.wg.Done()
+	p.wg.Go(func() {
 		if err := p.server.Serve(&limited{Listener: l, p: p}); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 			o.Logger.Warn("egress proxy ended", "error", err)
 		}
-	}()
+	})
 	return p, nil
 }
 
 // Counters returns the bytes sent to and received from outside so far.
 func (p *Proxy) Counters() (sent, received int64) { return p.sent.Load(), p.received.Load() }
 
-// Close ends every connection and waits for them.
+// Denied returns how many requests were refused so far.
+func (p *Proxy) Denied() int64 { return p.denied.Load() }
+
+// Close ends every connection and waits for them. The listener is closed too.
 func (p *Proxy) Close() error {
 	p.mu.Lock()
 	if p.closed {
 		p.mu.Unlock()
+		p.wg.Wait()
 		return nil
 	}
 	p.closed = true
 	close(p.done)
-	for c := range p.tunnels {
-		_ = c.Close() // ends its copier
-	}
+	open := slices.Collect(maps.Keys(p.conns))
 	p.mu.Unlock()
 	err := p.server.Close()
+	for _, c := range open { // tunnels too, which the server knows nothing of
+		_ = c.Close()
+	}
 	p.transport.CloseIdleConnections()
 	p.wg.Wait()
 	return err
@@ -140,6 +144,14 @@ func (p *Proxy) Close() error {
 
 // ServeHTTP answers one request of the sandbox.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return
+	}
+	p.wg.Add(1)
+	p.mu.Unlock()
+	defer p.wg.Done()
 	if r.Method == http.MethodConnect {
 		p.connect(w, r)
 		return
@@ -154,15 +166,10 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !p.policy.Allows(host, port) {
-		p.fail(w, p.notListed(host, port))
+		p.fail(w, notListed(host, port))
 		return
 	}
 	p.forward.ServeHTTP(w, r)
-}
-
-func (p *Proxy) notListed(host string, port uint16) error {
-	hp := net.JoinHostPort(host, strconv.Itoa(int(port)))
-	return &errDenied{fmt.Sprintf("%s is not on the allow list (network.allow of the task or spec.templates[].network.allow of the fleet)", hp)}
 }
 
 func (p *Proxy) connect(w http.ResponseWriter, r *http.Request) {
@@ -172,7 +179,7 @@ func (p *Proxy) connect(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !p.policy.Allows(host, port) {
-		p.fail(w, p.notListed(host, port))
+		p.fail(w, notListed(host, port))
 		return
 	}
 	out, err := p.dialTunnel(r.Context(), host, port)
@@ -187,10 +194,6 @@ func (p *Proxy) connect(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer in.Close()
-	if !p.track(in, out) {
-		return
-	}
-	defer p.untrack(in, out)
 	_ = in.SetDeadline(time.Time{})
 	if _, err := io.WriteString(in, "HTTP/1.1 200 Connection established\r\n\r\n"); err != nil {
 		return
@@ -198,57 +201,39 @@ func (p *Proxy) connect(w http.ResponseWriter, r *http.Request) {
 	p.splice(in, buf.Reader, out)
 }
 
-// splice copies both ways until both are done, half-closing as each ends.
+// splice copies both ways until both are done, half-closing as each ends. A
+// broken direction ends the other.
 func (p *Proxy) splice(in net.Conn, early *bufio.Reader, out net.Conn) {
 	var wg sync.WaitGroup
-	wg.Go(func() {
-		p.pump(out, early, in, out)
-		closeWrite(out)
-	})
+	wg.Go(func() { p.pump(out, early, in, out) })
 	p.pump(in, out, in, out)
-	closeWrite(in)
 	wg.Wait()
 }
 
-func (p *Proxy) pump(dst io.Writer, src io.Reader, a, b net.Conn) {
+func (p *Proxy) pump(dst net.Conn, src io.Reader, a, b net.Conn) {
 	buf := make([]byte, 32<<10)
 	for {
+		// A byte in one direction keeps the other, silent one alive.
 		deadline := time.Now().Add(p.opts.Idle)
-		_ = a.SetReadDeadline(deadline)
-		_ = b.SetReadDeadline(deadline)
+		_ = a.SetDeadline(deadline)
+		_ = b.SetDeadline(deadline)
 		n, err := src.Read(buf)
 		if n > 0 {
 			if _, werr := dst.Write(buf[:n]); werr != nil {
-				return
+				err = werr
 			}
 		}
-		if err != nil {
+		switch {
+		case err == nil:
+		case errors.Is(err, io.EOF):
+			_ = closeWrite(dst)
+			return
+		default:
+			_ = a.Close()
+			_ = b.Close()
 			return
 		}
 	}
-}
-
-func closeWrite(c net.Conn) {
-	if m, ok := c.(*metered); ok {
-		c = m.Conn
-	}
-	if hc, ok := c.(interface{ CloseWrite() error }); ok {
-		_ = hc.CloseWrite()
-		return
-	}
-	_ = c.Close()
-}
-
-func (p *Proxy) fail(w http.ResponseWriter, err error) {
-	var denied *errDenied
-	if errors.As(err, &denied) {
-		if p.opts.OnDeny != nil {
-			p.opts.OnDeny(denied.text, "denied")
-		}
-		http.Error(w, "muster: "+denied.text, http.StatusForbidden)
-		return
-	}
-	http.Error(w, "muster: "+err.Error(), http.StatusBadGateway)
 }
 
 func splitHostPort(s string, fallback uint16) (string, uint16, error) {
