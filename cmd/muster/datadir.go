@@ -1,0 +1,71 @@
+package main
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// prepareDataDir chooses the data directory and makes it, private to its owner.
+func prepareDataDir(flag string) (string, error) {
+	dir := flag
+	if dir == "" {
+		dir = defaultDataDir()
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", fmt.Errorf("data directory: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("data directory: %w", err)
+	}
+	return dir, nil
+}
+
+// writeAtomic writes a private file so that a reader sees the old or the new
+// content, never a part.
+func writeAtomic(path string, b []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // a no-op after the rename
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
+
+// loadToken reads the API token, making one on the first start.
+func loadToken(dir string) (string, error) {
+	path := filepath.Join(dir, "token")
+	b, err := os.ReadFile(path)
+	if err == nil {
+		tok := strings.TrimSpace(string(b))
+		if len(tok) < 32 {
+			return "", fmt.Errorf("the token in %s has %d characters; want at least 32: delete the file to get a new one", path, len(tok))
+		}
+		return tok, nil
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("read the token: %w", err)
+	}
+	var raw [24]byte
+	_, _ = rand.Read(raw[:]) // never fails
+	tok := hex.EncodeToString(raw[:])
+	if err := writeAtomic(path, []byte(tok+"\n")); err != nil {
+		return "", fmt.Errorf("write the token: %w", err)
+	}
+	return tok, nil
+}

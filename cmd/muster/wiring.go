@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+	_ "time/tzdata" // schedules and floors need zones on machines without them
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"muster.dev/muster/api/v1alpha1"
+	"muster.dev/muster/internal/control"
+	"muster.dev/muster/internal/fleet"
+	"muster.dev/muster/internal/nodes/host"
+	"muster.dev/muster/internal/sandbox/image"
+	"muster.dev/muster/internal/sandbox/oci"
+	"muster.dev/muster/internal/schedule"
+	"muster.dev/muster/internal/secret"
+	"muster.dev/muster/internal/server"
+	"muster.dev/muster/internal/webhook"
+)
+
+// localNode is the name of this machine as a node.
+const localNode fleet.NodeID = "local"
+
+// openSandboxes finds the runner and opens the sandbox adapter.
+func openSandboxes(ctx context.Context, c daemonConfig) (*oci.Sandboxes, error) {
+	runner, err := findRunner(c.runner)
+	if err != nil {
+		return nil, err
+	}
+	images, err := image.Open(filepath.Join(c.dir, "images"), image.Options{Logger: c.log})
+	if err != nil {
+		return nil, err
+	}
+	bin := c.runtimes
+	if bin == "" {
+		bin = filepath.Join(c.dir, "bin")
+	}
+	return oci.New(ctx, oci.Options{
+		Dir: filepath.Join(c.dir, "sandboxes"), Runner: runner, Bin: bin, Images: images, Node: localNode,
+		Parallel: c.parallel, Logger: c.log,
+	})
+}
+
+// findRunner looks for muster-runner: as told, beside this program, on PATH.
+func findRunner(given string) (string, error) {
+	if given != "" {
+		if st, err := os.Stat(given); err != nil || !st.Mode().IsRegular() {
+			return "", usageError("--runner %q is not a program; want the path of muster-runner", given)
+		}
+		return filepath.Abs(given)
+	}
+	if self, err := os.Executable(); err == nil {
+		if p := filepath.Join(filepath.Dir(self), "muster-runner"); isFile(p) {
+			return p, nil
+		}
+	}
+	if p, err := exec.LookPath("muster-runner"); err == nil {
+		return filepath.Abs(p)
+	}
+	return "", withHint(fmt.Errorf("muster-runner is neither beside muster nor on PATH"), "build both with `make build`, or name it with --runner")
+}
+
+func isFile(p string) bool {
+	st, err := os.Stat(p)
+	return err == nil && st.Mode().IsRegular()
+}
+
+// wire makes the parts that only need what is open already.
+func (d *daemon) wire() error {
+	c := d.cfg
+	spec, err := controlSpec(c.fleet)
+	if err != nil {
+		return err
+	}
+	nodes, err := hostNode(c)
+	if err != nil {
+		return err
+	}
+	secrets := secret.Source{Dir: c.fleet.Spec.Secrets.Dir}
+	if c.fleet.Spec.Secrets.Env {
+		secrets.Env = os.LookupEnv
+	}
+	visibility, err := duration("spec.queue.visibility", c.fleet.Spec.Queue.Visibility)
+	if err != nil {
+		return err
+	}
+	d.control, err = control.New(control.Config{
+		Store: d.db, Queue: d.db.Queue(), Archive: d.archive, Sandboxes: d.boxes, Nodes: nodes, Secrets: secrets,
+		Spec: spec, Variant: v1alpha1.Variant, Logger: c.log, Consumer: fmt.Sprintf("muster/%d", os.Getpid()),
+		Visibility: visibility, ParallelStarts: c.parallel,
+	})
+	if err != nil {
+		return err
+	}
+	d.hooks = webhook.New(webhook.Options{Tasks: d.db, Logger: c.log, UserAgent: "muster/" + version()})
+	d.cron = schedule.New(schedule.Config{Store: d.db, Submit: d.submitScheduled, Events: d.db, Logger: c.log})
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	d.server, err = server.New(server.Config{
+		Store: d.db, Archive: d.archive, Engine: d.control, Fleet: func() *v1alpha1.Fleet { return c.fleet },
+		Token: d.token, Version: version(), Logger: c.log, Ready: d.isReady, Registry: registry,
+	})
+	if err != nil {
+		return err
+	}
+	return nil
+}
+
+// controlSpec is the fleet as the loop wants it.
+func controlSpec(f *v1alpha1.Fleet) (control.Spec, error) {
+	templates, err := f.TemplateSpecs()
+	if err != nil {
+		return control.Spec{}, err
+	}
+	s := control.Spec{Name: f.Metadata.Name, Templates: templates}
+	s.Policy.Min, s.Policy.Max = f.Spec.Capacity.Sandboxes.Min, f.Spec.Capacity.Sandboxes.Max
+	s.Policy.Budget.PerHour = microUSD(f.Spec.Cost.Budget.PerHour)
+	s.Policy.Budget.PerDay = microUSD(f.Spec.Cost.Budget.PerDay)
+	s.Policy.Budget.NodeHour = microUSD(f.Spec.Cost.NodeHourUSD)
+	if s.Policy.Objective, err = duration("spec.objective.startP99", f.Spec.Objective.StartP99); err != nil {
+		return s, err
+	}
+	if s.Retention, err = duration("spec.retention.tasks", f.Spec.Retention.Tasks); err != nil {
+		return s, err
+	}
+	s.Floors, err = floors(f)
+	return s, err
+}
+
+func hostNode(c daemonConfig) (*host.Nodes, error) {
+	n := c.fleet.Spec.Nodes
+	o := host.Options{ID: localNode, Dir: c.dir, Slots: n.Slots, OvercommitCPU: n.OvercommitCPU, OvercommitMem: n.OvercommitMemory}
+	var err error
+	if n.ReserveCPUs != "" {
+		if o.ReserveMilliCPU, err = n.ReserveCPUs.Milli(); err != nil {
+			return nil, fmt.Errorf("spec.nodes.reserveCPUs: %w", err)
+		}
+	}
+	if n.ReserveMemory != "" {
+		if o.ReserveMemory, err = n.ReserveMemory.Bytes(); err != nil {
+			return nil, fmt.Errorf("spec.nodes.reserveMemory: %w", err)
+		}
+	}
+	return host.New(o)
+}
+
+func microUSD(usd float64) int64 { return int64(usd*1e6 + 0.5) }
+
+// duration reads a field that validation has passed; empty is zero.
+func duration(field, s string) (time.Duration, error) {
+	if s == "" || s == "0" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", field, err)
+	}
+	return d, nil
+}
