@@ -50,7 +50,10 @@ func (db *DB) AppendDecision(ctx context.Context, d fleet.DecisionRecord) (int64
 		db.last = lastDecision{seq, d.At} // forgotten again if this does not commit
 		return nil
 	})
-	return seq, err
+	if err != nil {
+		return 0, err
+	}
+	return seq, nil
 }
 
 // bound deletes the oldest records beyond a number, in portions.

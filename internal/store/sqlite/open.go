@@ -78,6 +78,7 @@ type DB struct {
 	watchMu  sync.Mutex
 	watchers map[chan struct{}]struct{}
 
+	tx        *tx // of the writer's goroutine, until that has ended
 	closing   sync.Once
 	closeErr  error
 	suspicion sync.Once
@@ -109,6 +110,7 @@ func Open(ctx context.Context, path string, o Options) (*DB, error) {
 		return nil, fmt.Errorf("open database: %w", db.kind(err))
 	}
 	t, err := db.connect(ctx)
+	db.tx = t
 	if err == nil {
 		err = db.migrate(ctx, t)
 	}
@@ -166,6 +168,9 @@ func (db *DB) connect(ctx context.Context) (*tx, error) {
 // the write-ahead log into the file.
 func (db *DB) disconnect() error {
 	var errs []error
+	if db.tx != nil {
+		errs = append(errs, db.tx.close())
+	}
 	if db.readers != nil {
 		errs = append(errs, db.readers.Close())
 	}

@@ -155,7 +155,10 @@ func (q queue) Lease(ctx context.Context, r fleet.LeaseRequest) ([]fleet.Deliver
 		out, err = q.lease(t, r)
 		return err
 	})
-	return out, err
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
 }
 
 func (q queue) lease(t *tx, r fleet.LeaseRequest) ([]fleet.Delivery, error) {

@@ -104,7 +104,10 @@ func (db *DB) ClaimSandbox(ctx context.Context, id fleet.SandboxID, l fleet.Leas
 		out = r.Task
 		return nil
 	})
-	return out, err
+	if err != nil {
+		return fleet.Task{}, err
+	}
+	return out, nil
 }
 
 // Sandbox implements fleet.SandboxRecords.

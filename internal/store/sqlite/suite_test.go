@@ -1,12 +1,23 @@
 package sqlite
 
 import (
+	"os"
 	"path/filepath"
 	"testing"
+
+	"go.uber.org/goleak"
 
 	"muster.dev/muster/internal/queue/queuetest"
 	"muster.dev/muster/internal/store/storetest"
 )
+
+func TestMain(m *testing.M) {
+	if path := os.Getenv(victimEnv); path != "" {
+		victim(path)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func open(t testing.TB, path string, o Options) *DB {
 	t.Helper()

@@ -30,7 +30,10 @@ func (db *DB) Submit(ctx context.Context, tasks []fleet.Task) ([]fleet.Task, err
 		out, err = db.submit(t, fresh, digests)
 		return err
 	})
-	return out, err
+	if err != nil { // it may have failed after this call's part of it
+		return nil, err
+	}
+	return out, nil
 }
 
 func (db *DB) submit(t *tx, fresh []fleet.Task, digests [][]byte) ([]fleet.Task, error) {
@@ -183,7 +186,10 @@ func (db *DB) finish(ctx context.Context, op string, id fleet.TaskID, fence int6
 		out, err = db.letGo(t, h, step)
 		return err
 	})
-	return out, err
+	if err != nil {
+		return fleet.Task{}, err
+	}
+	return out, nil
 }
 
 // letGo takes a task off its holder: step decides what becomes of it.
@@ -263,7 +269,10 @@ func (db *DB) Cancel(ctx context.Context, id fleet.TaskID, by string, now time.T
 		}
 		return err
 	})
-	return out, err
+	if err != nil {
+		return fleet.Task{}, err
+	}
+	return out, nil
 }
 
 // settleWaiting ends a task that nobody has leased.

@@ -56,6 +56,15 @@ func (t *tx) stmt(query string) (*sql.Stmt, error) {
 	return st, nil
 }
 
+// close releases the connection; the pool it came from can close then.
+func (t *tx) close() error {
+	var errs []error
+	for _, st := range t.stmts {
+		errs = append(errs, st.Close())
+	}
+	return errors.Join(append(errs, t.conn.Close())...)
+}
+
 // exec and row never carry a caller's context: a transaction shared by many
 // must not be interrupted by one.
 func (t *tx) exec(query string, args ...any) (sql.Result, error) {
