@@ -11,9 +11,6 @@ import (
 	"muster.dev/muster/internal/plan"
 )
 
-// namedIdle bounds the sandboxes of a pool that an observation names.
-const namedIdle = 64
-
 // leadWindow is how far back lead times are looked at.
 const leadWindow = time.Hour
 
@@ -258,7 +255,7 @@ func (g *gather) poolList() []plan.Pool {
 		slices.SortFunc(p.Draining, func(a, b plan.Idle) int {
 			return cmp.Or(b.Since.Compare(a.Since), cmp.Compare(a.ID, b.ID))
 		})
-		p.Idle = p.Idle[:min(len(p.Idle), namedIdle)]
+		p.Idle = p.Idle[:min(len(p.Idle), plan.MaxIdle)]
 		out = append(out, *p)
 	}
 	return out

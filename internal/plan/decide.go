@@ -27,9 +27,10 @@ type work struct {
 	starts  int // of them, those that may be started now
 	placed  int // of them, those that found room on a node
 	drains  int
-	undrain int  // taken back
-	looked  int  // draining ones considered for that
-	failing bool // the tasks that wait are failed
+	named   uint64 // bit i: Idle[i] is drained by this decision
+	undrain int    // taken back
+	looked  int    // draining ones considered for that
+	failing bool   // the tasks that wait are failed
 	burst   bool
 	tte     time.Duration
 

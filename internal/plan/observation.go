@@ -58,8 +58,8 @@ type Pool struct {
 	Releasing int `json:"releasing"` // on the way out; holds a slot, serves nobody
 
 	// Idle are ready ones that could be parted with, the first to go first
-	// (stale revisions, then the oldest); bounded, so that an observation stays
-	// small. Draining are those on the way out that can still be taken back,
+	// (stale revisions, then the oldest); at most MaxIdle, so that an observation
+	// stays small. Draining are those on the way out that can still be taken back,
 	// the youngest first.
 	Idle     []Idle `json:"idle,omitempty"`
 	Draining []Idle `json:"draining,omitempty"`
@@ -78,6 +78,10 @@ type Pool struct {
 	// profile expects; it may only raise the stock.
 	Seasonal int `json:"seasonal,omitempty"`
 }
+
+// MaxIdle is how many idle sandboxes of a pool an observation names; more are
+// not looked at. It bounds what one decision can drain.
+const MaxIdle = 64
 
 // Size is what one sandbox takes of a node.
 type Size struct {

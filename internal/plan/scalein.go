@@ -77,11 +77,12 @@ func (d *decision) replace(w *work) {
 // drain names up to n ready sandboxes, the first to part with first.
 func (d *decision) drain(w *work, n int, staleOnly bool) int {
 	done := 0
-	for i := w.drains; i < len(w.o.Idle) && done < n; i++ { // drained ones are a prefix
+	for i := 0; i < len(w.o.Idle) && i < MaxIdle && done < n; i++ {
 		b := &w.o.Idle[i]
-		if staleOnly && !d.isStale(w, b) {
-			break // the stale ones come first
+		if w.named&(1<<i) != 0 || staleOnly && !d.isStale(w, b) {
+			continue
 		}
+		w.named |= 1 << i
 		d.act(Action{Kind: DrainSandbox, Pool: w.o.Key, Sandbox: b.ID, Node: b.Node})
 		done++
 	}
@@ -155,7 +156,8 @@ func (d *decision) reclaimOn(w *work, node *Node, n int) int {
 	if d.room.limit >= 0 {
 		free.slots = min(free.slots, int32(d.room.limit-d.room.used))
 	}
-	var victims []Action
+	type victim struct{ pool, idle int }
+	var victims []victim
 	useful, fits := 0, 0
 	for i := range d.works {
 		v := &d.works[i]
@@ -163,32 +165,29 @@ func (d *decision) reclaimOn(w *work, node *Node, n int) int {
 			continue
 		}
 		spare := v.o.Ready - v.drains - v.need
-		for b := v.drains; b < len(v.o.Idle) && spare > 0 && fits < n; b++ {
-			idle := &v.o.Idle[b]
-			if idle.Node != node.ID {
+		for b := 0; b < len(v.o.Idle) && b < MaxIdle && spare > 0 && fits < n; b++ {
+			if v.named&(1<<b) != 0 || v.o.Idle[b].Node != node.ID {
 				continue
 			}
 			spare--
 			free.take(-1, v.o.Size)
-			victims = append(victims, Action{Kind: DrainSandbox, Pool: v.o.Key, Sandbox: idle.ID, Node: idle.Node})
+			victims = append(victims, victim{i, b})
 			if k, _ := free.fit(w.o.Size); k > fits {
 				fits, useful = k, len(victims)
 			}
 		}
 	}
-	for i := range victims[:useful] {
-		a := victims[i]
-		a.Reason = d.reason(w)
-		a.Reason.Cause, a.Reason.Numbers.Count = CauseReclaim, useful
-		a.Reason.Detail = "for pool " + string(w.o.Key)
-		d.act(a)
-		if i, ok := d.index(a.Pool); ok {
-			v := &d.works[i]
-			v.drains++
-			if v.cause == "" || v.cause == CauseHold {
-				v.because(CauseReclaim, w.bound, 0)
-				v.count, v.detail = useful, "for pool "+string(w.o.Key)
-			}
+	for _, x := range victims[:useful] {
+		v := &d.works[x.pool]
+		b := &v.o.Idle[x.idle]
+		v.named |= 1 << x.idle
+		v.drains++
+		r := d.reason(w)
+		r.Cause, r.Numbers.Count, r.Detail = CauseReclaim, useful, "for pool "+string(w.o.Key)
+		d.act(Action{Kind: DrainSandbox, Pool: v.o.Key, Sandbox: b.ID, Node: b.Node, Reason: r})
+		if v.cause == "" || v.cause == CauseHold {
+			v.because(CauseReclaim, w.bound, 0)
+			v.count, v.detail = useful, r.Detail
 		}
 	}
 	return fits
