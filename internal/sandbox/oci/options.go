@@ -20,7 +20,8 @@ type Options struct {
 	// Dir holds everything: a directory per sandbox, and caches whose names
 	// begin with a dot. Made if absent. One adapter at a time may use it.
 	Dir string
-	// Runner is the static muster-runner program.
+	// Runner is the static muster-runner program. Without it sandboxes can be
+	// listed and destroyed, not created.
 	Runner string
 	// Bin is searched for runtimes before PATH; may be empty.
 	Bin string

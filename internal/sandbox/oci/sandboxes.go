@@ -111,6 +111,9 @@ func (s *Sandboxes) setParent() {
 // keepRunner puts the runner beside the sandboxes, so that each can have it
 // by a hard link: one file in memory, and it stays when muster is upgraded.
 func keepRunner(dir, path string) (string, error) {
+	if path == "" {
+		return "", nil // to remove sandboxes only
+	}
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return "", fmt.Errorf("read the runner: %w", err)
