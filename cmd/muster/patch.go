@@ -49,7 +49,7 @@ in it; for a file of that name write ./json.`,
 
 func runPatch(ctx context.Context, s *shell, c *client.Client, id fleet.TaskID, to string) error {
 	r, err := c.Patch(ctx, id)
-	if errors.Is(err, fleet.ErrNotFound) {
+	if errors.Is(err, fleet.ErrNotFound) || errors.Is(err, fleet.ErrConflict) {
 		return noPatch(ctx, c, id, err)
 	}
 	if err != nil {

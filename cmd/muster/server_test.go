@@ -46,7 +46,7 @@ func setUpServer(env *testscript.Env) error {
 	if err != nil {
 		return err
 	}
-	files, err := archive.Open(filepath.Join(dir, "tasks"))
+	files, err := archive.Open(filepath.Join(dir, "tasks"), archive.Options{})
 	if err != nil {
 		return err
 	}
@@ -73,11 +73,13 @@ func setUpServer(env *testscript.Env) error {
 	env.Setenv("MUSTER_SERVER", front.URL)
 	env.Setenv("MUSTER_TOKEN", testToken)
 	env.Defer(func() {
-		api.Shutdown()
+		bounded, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		err := api.Shutdown(bounded)
 		front.CloseClientConnections()
 		front.Close()
 		stop()
-		err := errors.Join(<-ended, boxes.Close(), files.Close(), store.Close(), os.RemoveAll(dir))
+		err = errors.Join(err, <-ended, boxes.Close(), files.Close(), store.Close(), os.RemoveAll(dir))
 		if err != nil {
 			env.T().Log(err)
 		}

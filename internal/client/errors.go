@@ -142,6 +142,10 @@ func (c *Client) answerError(resp *http.Response) error {
 func problemText(p *v1alpha1.Problem) string {
 	var b strings.Builder
 	detail := p.Detail
+	// The server's error kinds end its sentences; the status says the same.
+	for _, kind := range []error{fleet.ErrNotFound, fleet.ErrConflict, fleet.ErrInvalid, fleet.ErrUnavailable, fleet.ErrFull} {
+		detail = strings.TrimSuffix(detail, ": "+kind.Error())
+	}
 	if detail == "" {
 		detail = p.Title
 	}
