@@ -19,23 +19,25 @@ func (s *Sandboxes) observe(ctx context.Context, b *box) (fleet.Isolation, error
 	iso := s.known(b)
 	var out bytes.Buffer
 	code, err := b.session.Exec(ctx, fleet.ExecRequest{
-		Command: []string{"cat", "/proc/self/status", "/proc/self/uid_map"}, Stdout: &out,
+		Command: []string{"cat", "/proc/self/status", "/proc/self/mountinfo"}, Stdout: &out,
 	})
 	if err != nil {
 		return iso, fmt.Errorf("observe the isolation: %w", err)
 	}
 	if code != 0 { // an image without cat: what the host sees of the init
-		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", b.rec.Init.Pid))
-		if err != nil {
-			return iso, fmt.Errorf("observe the isolation: %w", err)
-		}
 		out.Reset()
-		out.Write(status)
+		for _, name := range []string{"status", "mountinfo"} {
+			text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", b.rec.Init.Pid, name))
+			if err != nil {
+				return iso, fmt.Errorf("observe the isolation: %w", err)
+			}
+			out.Write(text)
+		}
 		iso.Lost = append(iso.Lost, "the agent's own status could not be read: the image has no cat; what is said is of the runner")
 	}
 	readStatus(&iso, out.String())
 	iso.UserNamespace, iso.HostUID = s.hostID(b, iso.UID)
-	iso.ReadOnlyRoot = s.rootReadOnly(b)
+	iso.ReadOnlyRoot = readOnlyAt(out.String(), "/")
 	iso.Lost = append(iso.Lost, b.session.Lost()...)
 	return iso, nil
 }
@@ -117,20 +119,12 @@ func (s *Sandboxes) hostID(b *box, uid int) (mapped bool, host int) {
 	return true, -1
 }
 
-// rootReadOnly looks at the mount of / in the init's namespace.
-func (s *Sandboxes) rootReadOnly(b *box) bool {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", b.rec.Init.Pid))
-	if err != nil {
-		return false
-	}
-	return readOnlyAt(string(text), "/")
-}
-
+// readOnlyAt looks at the topmost mount of a place.
 func readOnlyAt(mountinfo, point string) bool {
 	ro := false
 	for line := range strings.Lines(mountinfo) {
 		f := strings.Fields(line)
-		if len(f) > 5 && f[4] == point { // the last one is on top
+		if len(f) > 5 && f[4] == point {
 			ro = strings.HasPrefix(f[5]+",", "ro,")
 		}
 	}

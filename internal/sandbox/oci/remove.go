@@ -74,7 +74,7 @@ func (s *Sandboxes) remove(ctx context.Context, b *box, rec record) error {
 			continue // it is not installed, so it made nothing
 		}
 		if err == nil {
-			err = c.remove(ctx, string(b.id))
+			err = c.remove(ctx, string(b.id), s.parent != "")
 		}
 		if err != nil {
 			return err

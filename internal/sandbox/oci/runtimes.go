@@ -3,7 +3,6 @@ package oci
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -113,25 +112,18 @@ func (c *cli) run(ctx context.Context, b *bundle, io runc.IO) error {
 }
 
 // remove deletes what the runtime knows of a container, killing it. Removing
-// what it does not know succeeds.
-func (c *cli) remove(ctx context.Context, id string) error {
-	state := filepath.Join(c.root, id)
+// what it does not know succeeds. gone says that its processes have ended for
+// certain: then what the runtime cannot load, as its start was cut short, is
+// removed by hand.
+func (c *cli) remove(ctx context.Context, id string, gone bool) error {
 	if !c.knows(id) {
 		return nil
 	}
 	err := c.command("", false).Delete(ctx, id, &runc.DeleteOpts{Force: true})
-	if err == nil || !c.knows(id) {
-		return nil
-	}
-	if ctx.Err() != nil {
+	if err != nil && (!gone || ctx.Err() != nil) && c.knows(id) {
 		return fmt.Errorf("%s delete: %w", filepath.Base(c.path), err)
 	}
-	// A container that was half made when its runtime was killed cannot be
-	// loaded; its processes are ended through its control group.
-	if rm := os.RemoveAll(state); rm != nil {
-		return errors.Join(err, rm)
-	}
-	return nil
+	return c.forget(id)
 }
 
 // knows reports whether the runtime keeps state of the container.
@@ -140,12 +132,15 @@ func (c *cli) knows(id string) bool {
 	return len(found) > 0
 }
 
-// forget removes files that gVisor leaves beside its state.
-func (c *cli) forget(id string) {
+// forget removes what is left of the runtime's state (gVisor leaves locks).
+func (c *cli) forget(id string) error {
 	found, _ := filepath.Glob(filepath.Join(c.root, id+"*"))
 	for _, f := range found {
-		_ = os.RemoveAll(f)
+		if err := os.RemoveAll(f); err != nil {
+			return err
+		}
 	}
+	return nil
 }
 
 // lastErrors reads the end of a runtime's JSON log, for people.
