@@ -2,5 +2,14 @@
 // event (structured mode) is posted to the task's webhook, at least once, also
 // over restarts of the control plane: what is still to be told is read from
 // the store. Deliveries are retried with back-off for about a quarter of an
-// hour, then given up and recorded as such. It imports package fleet.
+// hour, then given up and recorded as such. A receiver that
+// is down does not hold up the others.
+//
+// With a secret each delivery carries Muster-Signature: t=UNIX,v1=HEX, the
+// HMAC-SHA256 of "UNIX.BODY". The id of the event is the same in every attempt,
+// so that a receiver can tell a repetition. Redirects to other hosts are not
+// followed, link-local and cloud metadata addresses are refused, and addresses,
+// whose query is often a credential, are kept out of errors and logs.
+//
+// It imports package fleet.
 package webhook

@@ -1,19 +1,12 @@
 package webhook
 
 import (
-	"bytes"
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/http"
-	"strconv"
 	"sync"
 	"time"
 
@@ -25,7 +18,7 @@ type Options struct {
 	Tasks     fleet.Tasks
 	Secret    []byte // signs deliveries; empty: unsigned
 	UserAgent string
-	Transport http.RoundTripper // default: http.DefaultTransport without a proxy override
+	Transport http.RoundTripper // default: one that refuses metadata addresses
 	Logger    *slog.Logger
 	Clock     func() time.Time
 	Poll      time.Duration // how often the store is asked; default 2 s
@@ -39,16 +32,37 @@ type Service struct {
 	o      Options
 	client *http.Client
 	wake   chan struct{}
-
-	mu     sync.Mutex
-	active map[fleet.TaskID]bool
+	slots  chan struct{}
 	wg     sync.WaitGroup
+
+	mu      sync.Mutex
+	pending map[fleet.TaskID]*delivery
+	more    bool // the store had more than the last round asked for
 }
+
+// delivery is what is under way for one task.
+type delivery struct {
+	tries int       // so far
+	due   time.Time // of the next one
+	busy  bool
+	// done is kept until the store is asked anew: a list read before may still
+	// have the task.
+	done bool
+}
+
+const (
+	// fresh is how many tasks beyond those that wait for another attempt a
+	// round asks the store for, so that a receiver that is down does not keep
+	// the hooks of others waiting.
+	fresh = 64
+	// mostWaiting bounds those that wait, and so the memory of a round.
+	mostWaiting = 4096
+)
 
 // New returns a Service; Run starts it.
 func New(o Options) *Service {
 	if o.Transport == nil {
-		o.Transport = http.DefaultTransport
+		o.Transport = newTransport()
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -60,15 +74,10 @@ func New(o Options) *Service {
 	orDefault(&o.Timeout, 10*time.Second)
 	orDefault(&o.Attempts, 10)
 	orDefault(&o.Parallel, 8)
-	return &Service{o: o, wake: make(chan struct{}, 1), active: map[fleet.TaskID]bool{}, client: &http.Client{
-		Transport: o.Transport, Timeout: o.Timeout,
-		CheckRedirect: func(r *http.Request, via []*http.Request) error {
-			if len(via) >= 3 || r.URL.Host != via[0].URL.Host {
-				return errors.New("redirected to another host")
-			}
-			return nil
-		},
-	}}
+	return &Service{
+		o: o, wake: make(chan struct{}, 1), slots: make(chan struct{}, o.Parallel), pending: map[fleet.TaskID]*delivery{},
+		client: &http.Client{Transport: o.Transport, Timeout: o.Timeout, CheckRedirect: sameHost},
+	}
 }
 
 func orDefault[T comparable](v *T, to T) {
@@ -88,165 +97,136 @@ func (s *Service) Wake() {
 
 // Run delivers until ctx ends; what was not delivered stays in the store.
 func (s *Service) Run(ctx context.Context) error {
+	defer s.client.CloseIdleConnections()
 	defer s.wg.Wait()
-	tick := time.NewTicker(s.o.Poll)
-	defer tick.Stop()
 	for {
-		s.round(ctx)
+		next := s.round(ctx)
+		timer := time.NewTimer(next)
 		select {
 		case <-ctx.Done():
+			timer.Stop()
 			return nil
-		case <-tick.C:
+		case <-timer.C:
 		case <-s.wake:
+			timer.Stop()
 		}
 	}
 }
 
-// round starts a delivery for every pending task that has none under way.
-func (s *Service) round(ctx context.Context) {
-	pending, err := s.o.Tasks.PendingWebhooks(ctx, 4*s.o.Parallel)
+// round starts what is due and says when to look again.
+func (s *Service) round(ctx context.Context) time.Duration {
+	s.mu.Lock()
+	maps.DeleteFunc(s.pending, func(_ fleet.TaskID, d *delivery) bool { return d.done })
+	limit := min(len(s.pending), mostWaiting) + fresh
+	s.mu.Unlock()
+	tasks, err := s.o.Tasks.PendingWebhooks(ctx, limit)
 	if err != nil {
 		if ctx.Err() == nil {
 			s.o.Logger.Warn("cannot read pending webhooks", "error", err)
 		}
-		return
+		return s.o.Poll
 	}
-	for _, t := range pending {
-		s.mu.Lock()
-		busy := s.active[t.ID] || len(s.active) >= 4*s.o.Parallel
-		if !busy {
-			s.active[t.ID] = true
-		}
-		s.mu.Unlock()
-		if busy {
+	s.forget(tasks, len(tasks) == limit)
+	now, next := s.o.Clock(), s.o.Poll
+	for _, t := range tasks {
+		if !s.begin(t.ID, now, &next) {
 			continue
 		}
+		select {
+		case s.slots <- struct{}{}:
+		case <-ctx.Done():
+			return next
+		}
 		s.wg.Go(func() {
-			s.deliver(ctx, t)
-			s.mu.Lock()
-			delete(s.active, t.ID)
-			s.mu.Unlock()
+			defer func() { <-s.slots }()
+			s.attempt(ctx, t)
 		})
+	}
+	return next
+}
+
+// forget drops what the store no longer has (pruned tasks), unless it has more
+// than it was asked for.
+func (s *Service) forget(tasks []fleet.Task, more bool) {
+	there := make(map[fleet.TaskID]bool, len(tasks))
+	for _, t := range tasks {
+		there[t.ID] = true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.more = more; !more {
+		maps.DeleteFunc(s.pending, func(id fleet.TaskID, d *delivery) bool { return !d.busy && !there[id] })
 	}
 }
 
-// deliver tries until it succeeds, gives up, or ctx ends.
-func (s *Service) deliver(ctx context.Context, t fleet.Task) {
-	body, err := Event(t)
+// begin marks a task as busy if it is due; else next is brought forward to
+// when it will be.
+func (s *Service) begin(id fleet.TaskID, now time.Time, next *time.Duration) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := s.pending[id]
+	switch {
+	case d == nil:
+		d = &delivery{}
+		s.pending[id] = d
+	case d.busy, d.done:
+		return false
+	case d.due.After(now):
+		*next = min(*next, d.due.Sub(now))
+		return false
+	}
+	d.busy = true
+	d.tries++
+	return true
+}
+
+// attempt tries once and settles what comes of it.
+func (s *Service) attempt(ctx context.Context, t fleet.Task) {
+	s.mu.Lock()
+	d := s.pending[t.ID]
+	s.mu.Unlock()
+	wait, err := s.try(ctx, t)
+	if ctx.Err() != nil {
+		return // not known to be delivered: again after the restart
+	}
+	if err != nil {
+		s.o.Logger.Warn("webhook was not delivered", "task", t.ID, "attempt", d.tries, "of", s.o.Attempts, "error", err)
+		if wait >= 0 && d.tries < s.o.Attempts {
+			s.mu.Lock()
+			d.due, d.busy = s.o.Clock().Add(max(wait, backoff(d.tries))), false
+			s.mu.Unlock()
+			return
+		}
+	}
 	problem := ""
 	if err != nil {
 		problem = err.Error()
-	} else {
-		for attempt := 1; ; attempt++ {
-			wait, err := s.post(ctx, t, body)
-			if ctx.Err() != nil {
-				return
-			}
-			if err == nil {
-				break
-			}
-			s.o.Logger.Warn("webhook was not delivered", "task", t.ID, "attempt", attempt, "of", s.o.Attempts, "error", err)
-			if wait < 0 || attempt >= s.o.Attempts {
-				problem = err.Error()
-				break
-			}
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(max(wait, backoff(attempt))):
-			}
+	}
+	err = s.o.Tasks.WebhookDone(ctx, t.ID, problem)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case err == nil || errors.Is(err, fleet.ErrNotFound):
+		d.busy, d.done = false, true
+		if s.more {
+			s.Wake()
 		}
-	}
-	if err := s.o.Tasks.WebhookDone(ctx, t.ID, problem); err != nil && ctx.Err() == nil {
+	case ctx.Err() == nil:
 		s.o.Logger.Warn("cannot record a webhook as done; it will be sent again", "task", t.ID, "error", err)
+		d.due, d.busy = s.o.Clock().Add(backoff(d.tries)), false
 	}
+}
+
+func (s *Service) try(ctx context.Context, t fleet.Task) (time.Duration, error) {
+	body, err := Event(t)
+	if err != nil {
+		return -1, err
+	}
+	return s.post(ctx, t, body)
 }
 
 // backoff is 1 s doubling to at most 5 min, less up to a quarter of it.
-func backoff(attempt int) time.Duration {
-	d := min(time.Second<<min(attempt-1, 10), 5*time.Minute)
+func backoff(tries int) time.Duration {
+	d := min(time.Second<<min(tries-1, 10), 5*time.Minute)
 	return d - time.Duration(rand.Int64N(int64(d)/4+1))
-}
-
-// post tries once. A negative wait says that another attempt is useless.
-func (s *Service) post(ctx context.Context, t fleet.Task, body []byte) (wait time.Duration, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, t.Spec.Webhook, bytes.NewReader(body))
-	if err != nil {
-		return -1, fmt.Errorf("webhook address: %w", err)
-	}
-	req.Header.Set("Content-Type", "application/cloudevents+json")
-	req.Header.Set("User-Agent", s.o.UserAgent)
-	if len(s.o.Secret) > 0 {
-		req.Header.Set("Muster-Signature", Sign(s.o.Secret, s.o.Clock(), body))
-	}
-	resp, err := s.client.Do(req)
-	if err != nil {
-		return 0, err
-	}
-	defer resp.Body.Close()
-	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10)) // so that the connection can be used again
-	switch {
-	case resp.StatusCode < 300:
-		return 0, nil
-	case resp.StatusCode == http.StatusTooManyRequests, resp.StatusCode == http.StatusRequestTimeout, resp.StatusCode >= 500:
-		return retryAfter(resp.Header.Get("Retry-After"), s.o.Clock()), fmt.Errorf("answered %s", resp.Status)
-	}
-	return -1, fmt.Errorf("answered %s", resp.Status)
-}
-
-// retryAfter reads seconds or a date, at most 15 minutes.
-func retryAfter(h string, now time.Time) time.Duration {
-	const most = 15 * time.Minute
-	if n, err := strconv.Atoi(h); err == nil && n >= 0 {
-		return min(time.Duration(min(n, 3600))*time.Second, most)
-	}
-	if at, err := http.ParseTime(h); err == nil {
-		return min(max(0, at.Sub(now)), most)
-	}
-	return 0
-}
-
-// Sign makes the value of the Muster-Signature header: t=UNIX,v1=HEX with the
-// HMAC-SHA256 of "UNIX.BODY".
-func Sign(secret []byte, at time.Time, body []byte) string {
-	ts := strconv.FormatInt(at.Unix(), 10)
-	m := hmac.New(sha256.New, secret)
-	_, _ = m.Write([]byte(ts + "."))
-	_, _ = m.Write(body)
-	return "t=" + ts + ",v1=" + hex.EncodeToString(m.Sum(nil))
-}
-
-// Event is the CloudEvents form of a settled task. Environment and prompt are
-// not part of it.
-func Event(t fleet.Task) ([]byte, error) {
-	type outcome struct {
-		ID         fleet.TaskID      `json:"id"`
-		Name       string            `json:"name,omitempty"`
-		Labels     map[string]string `json:"labels,omitempty"`
-		State      fleet.TaskState   `json:"state"`
-		Reason     fleet.TaskReason  `json:"reason,omitempty"`
-		Message    string            `json:"message,omitempty"`
-		ExitCode   int               `json:"exitCode"`
-		Attempt    int               `json:"attempt"`
-		Submitted  time.Time         `json:"submittedAt"`
-		Ended      time.Time         `json:"endedAt"`
-		PatchBytes int64             `json:"patchBytes"`
-	}
-	b, err := json.Marshal(struct {
-		SpecVersion string    `json:"specversion"`
-		ID          string    `json:"id"`
-		Source      string    `json:"source"`
-		Type        string    `json:"type"`
-		Subject     string    `json:"subject"`
-		Time        time.Time `json:"time"`
-		ContentType string    `json:"datacontenttype"`
-		Data        outcome   `json:"data"`
-	}{
-		"1.0", string(t.ID) + "/settled", "/muster", "dev.muster.task.settled", string(t.ID), t.EndedAt, "application/json",
-		outcome{t.ID, t.Spec.Name, t.Spec.Labels, t.State, t.Result.Reason, t.Result.Message, t.Result.ExitCode, t.Attempt, t.SubmittedAt, t.EndedAt, t.Result.PatchBytes},
-	})
-	if err != nil {
-		return nil, fmt.Errorf("encode the event: %w", err)
-	}
-	return b, nil
 }
