@@ -189,6 +189,11 @@ func (s *Sandboxes) attend(b *box) error {
 	if err := b.rec.write(b.dir); err != nil {
 		return err
 	}
+	if b.volume == nil { // the runtime made it
+		if b.volume, err = s.findVolume(b); err != nil {
+			s.o.Logger.Debug("the disk use cannot be read", "sandbox", b.id, "error", err)
+		}
+	}
 	s.wg.Go(func() { s.guard(b) })
 	return nil
 }
