@@ -104,11 +104,20 @@ func (d *Dispatcher) Halt() {
 	d.mu.Unlock()
 }
 
-// Active counts the tasks that hold a sandbox.
+// Active counts the tasks that run; one that ended does not count even while
+// its sandbox is still being removed.
 func (d *Dispatcher) Active() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return len(d.runs)
+	n := 0
+	for _, r := range d.runs {
+		r.mu.Lock()
+		if !r.ended {
+			n++
+		}
+		r.mu.Unlock()
+	}
+	return n
 }
 
 // leaseAll leases as many tasks as there are ready sandboxes and claims one

@@ -25,7 +25,8 @@ const (
 
 // corrupt says what is wrong with the file at path and how to go on.
 func corrupt(path string, why error) error {
-	hint := "there is no copy of it (" + filepath.Base(path) + ".bak-…) beside it"
+	hint := fmt.Sprintf("there is no copy of it (%[1]s.bak-…) beside it to restore; put back a backup of your own, or start empty with: mv %[2]s %[2]s.broken",
+		filepath.Base(path), path)
 	if b := copies(path); len(b) > 0 {
 		hint = fmt.Sprintf("to go back to the newest copy, stop muster, then: cd %s && mkdir broken && mv %s* broken/ && cp broken/%s %s",
 			filepath.Dir(path), filepath.Base(path), filepath.Base(b[len(b)-1]), filepath.Base(path))
