@@ -18,7 +18,7 @@ elif [ "$(id -u)" = 0 ]; then
 else
 	home=${XDG_STATE_HOME:-$HOME/.local/state}/muster
 fi
-mkdir -p "$home"
+[ -d "$home" ] || (umask 077 && mkdir -p "$home")
 home=$(cd "$home" && pwd)
 export MUSTER_HOME=$home
 muster=$PWD/bin/muster
@@ -31,15 +31,22 @@ show() {
 	"$muster" "$@"
 }
 
+# stop ends the fleet and returns its exit code. A second Ctrl-C is handed on:
+# the fleet then stops without waiting for anything.
+# shellcheck disable=SC2317  # called by traps
 stop() {
-	trap '' INT TERM
+	local code=0
 	[ -n "$server" ] || return 0
+	trap 'kill -TERM "$server" 2>/dev/null' INT TERM HUP
 	if kill -0 "$server" 2>/dev/null; then
-		printf '\nstopping the fleet (it goes on from %s next time)\n' "$home"
+		printf '\nstopping the fleet; make up goes on from %s next time\n' "$home"
 		kill -TERM "$server"
 	fi
-	wait "$server" || true
+	while kill -0 "$server" 2>/dev/null; do
+		wait "$server" || code=$?
+	done
 	server=
+	return $code
 }
 
 # repository ORIGIN DIR makes the bare repository the first task clones.
@@ -76,14 +83,17 @@ start() {
 	if compgen -G 'bin/run[cs]*' >/dev/null || [ -x bin/crun ]; then
 		args+=(--runtimes "$PWD/bin")
 	fi
+	local since
+	since=$(date -u +%Y-%m-%dT%H:%M:%SZ)
 	title "Starting the fleet"
 	printf '$ muster %s\n' "${args[*]}"
 	rm -f "$home/address"
-	"$muster" "${args[@]}" >>"$log" 2>&1 &
+	# In a session of its own, so that Ctrl-C reaches it once, through stop.
+	setsid "$muster" "${args[@]}" >>"$log" 2>&1 </dev/null &
 	server=$!
-	trap 'stop; exit 130' INT
-	trap 'stop; exit 143' TERM
-	trap stop EXIT
+	trap 'stop || true; exit 130' INT
+	trap 'stop || true; exit 143' TERM HUP
+	trap 'stop || true' EXIT
 
 	local deadline=$((SECONDS + 90))
 	until [ -s "$home/address" ] && "$muster" fleet >/dev/null 2>&1; do
@@ -93,6 +103,12 @@ start() {
 			echo 'hint: bin/muster doctor tells what this machine lacks' >&2
 			exit 1
 		fi
+		sleep 0.1
+	done
+	# A warm start is what users will mostly have, so show that. Should none
+	# become ready, the task will say why.
+	while [ $SECONDS -lt $deadline ] && kill -0 "$server" 2>/dev/null &&
+		! "$muster" events --kind sandbox_ready --since "$since" 2>/dev/null | grep -q sandbox_ready; do
 		sleep 0.1
 	done
 }
@@ -156,6 +172,7 @@ if [ "${UP_ONCE:-0}" = 1 ] || [ -z "$mine" ]; then
 	exit $code
 fi
 printf '\nCtrl-C stops it.\n'
+trap 'trap - EXIT; stop; exit $?' INT TERM HUP # being stopped is no failure now
 wait "$server" || code=$?
 server=
 echo "the fleet has stopped; the end of $log says:" >&2
