@@ -54,6 +54,9 @@ func New(o Options) (*Nodes, error) {
 	if o.Root == "" {
 		o.Root = "/"
 	}
+	if o.Dir == "" {
+		o.Dir = o.Root
+	}
 	if o.Clock == nil {
 		o.Clock = time.Now
 	}
@@ -81,10 +84,12 @@ func (n *Nodes) List(context.Context) ([]fleet.Node, error) {
 	if node.Slots <= 0 {
 		node.Slots = 10_000
 	}
+	// A reading that fails is an error: zero would say that the disk is full.
 	var fs unix.Statfs_t
-	if err := unix.Statfs(o.Dir, &fs); err == nil {
-		node.DiskBytes = int64(fs.Bavail) * fs.Bsize
+	if err := unix.Statfs(o.Dir, &fs); err != nil {
+		return nil, fmt.Errorf("read the free space of %s: %w: %w", o.Dir, err, fleet.ErrUnavailable)
 	}
+	node.DiskBytes = int64(fs.Bavail) * fs.Bsize
 	n.mu.Lock()
 	if n.cordoned {
 		node.State = fleet.NodeCordoned
@@ -179,19 +184,19 @@ func (n *Nodes) cgroupDirs(controller string) []string {
 		if len(p) != 3 {
 			continue
 		}
-		base := ""
+		var mounts []string // where systemd and others put them
 		switch {
 		case p[1] == "":
-			base = "sys/fs/cgroup"
+			mounts = []string{"", "unified"}
 		case hasController(p[1], controller):
-			base = filepath.Join("sys/fs/cgroup", controller)
-		default:
-			continue
+			mounts = []string{controller, p[1]}
 		}
-		for dir := filepath.Clean("/" + p[2]); ; dir = filepath.Dir(dir) {
-			out = append(out, filepath.Join(n.opt.Root, base, dir))
-			if dir == "/" {
-				break
+		for _, mount := range mounts {
+			for dir := filepath.Clean("/" + p[2]); ; dir = filepath.Dir(dir) {
+				out = append(out, filepath.Join(n.opt.Root, "sys/fs/cgroup", mount, dir))
+				if dir == "/" {
+					break
+				}
 			}
 		}
 	}

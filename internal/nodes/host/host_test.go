@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"muster.dev/muster/internal/fleet"
+	"muster.dev/muster/internal/nodes/nodestest"
 )
 
 func root(t *testing.T, files map[string]string) string {
@@ -41,6 +42,9 @@ func TestCapacity(t *testing.T) {
 		{"v1 limits", map[string]string{"proc/meminfo": "MemTotal: 1048576 kB\n", "proc/self/cgroup": "4:memory:/x\n1:cpu,cpuacct:/y\n",
 			"sys/fs/cgroup/memory/x/memory.limit_in_bytes": "268435456\n",
 			"sys/fs/cgroup/cpu/y/cpu.cfs_quota_us":         "25000\n", "sys/fs/cgroup/cpu/y/cpu.cfs_period_us": "100000\n"}, Options{}, 250, 1 << 28},
+		{"v1 without links, v2 beside", map[string]string{"proc/meminfo": "MemTotal: 1048576 kB\n", "proc/self/cgroup": "1:cpu,cpuacct:/y\n0::/z\n",
+			"sys/fs/cgroup/unified/z/memory.max":         "134217728\n",
+			"sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "75000\n", "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000\n"}, Options{}, 750, 1 << 27},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.o.Root, c.o.Dir = root(t, c.files), t.TempDir()
@@ -59,8 +63,24 @@ func TestCapacity(t *testing.T) {
 	}
 }
 
+func TestConformance(t *testing.T) {
+	nodestest.Run(t, nodestest.Subject{New: func(t *testing.T) fleet.Nodes {
+		n, err := New(Options{Dir: t.TempDir()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}, TooMany: 2})
+}
+
 func TestUnreadableMachineIsAnErrorNotZero(t *testing.T) {
 	if _, err := New(Options{Root: t.TempDir()}); !errors.Is(err, fleet.ErrUnavailable) {
+		t.Errorf("%v, want ErrUnavailable", err)
+	}
+}
+
+func TestUnreadableDiskIsAnErrorNotZero(t *testing.T) {
+	if _, err := New(Options{Dir: filepath.Join(t.TempDir(), "none")}); !errors.Is(err, fleet.ErrUnavailable) {
 		t.Errorf("%v, want ErrUnavailable", err)
 	}
 }
