@@ -140,7 +140,7 @@ func (s *server) firstInstruction(ctx context.Context, id string) (time.Time, er
 		return time.Time{}, fmt.Errorf("task %s is %s", id, t.State)
 	}
 	var raw []byte
-	req := "/v1/tasks/" + id + "/log?format=text"
+	req := "/v1/tasks/" + id + "/log"
 	if err := s.callText(ctx, req, &raw); err != nil {
 		return time.Time{}, err
 	}
