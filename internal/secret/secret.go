@@ -13,6 +13,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"syscall"
 
 	"muster.dev/muster/internal/fleet"
 )
@@ -54,12 +55,20 @@ func (s Source) Secret(_ context.Context, name string) (string, error) {
 func (s Source) file(name string) (string, error) {
 	root, err := os.OpenRoot(s.Dir) // a link may not lead out of it
 	if err != nil {
-		return "", fmt.Errorf("open the directory of secrets: %w", err)
+		// Not as ErrNotExist: that is for one secret.
+		return "", fmt.Errorf("the directory of secrets cannot be opened: %v; make it, or change spec.secrets.dir: %w", err, fleet.ErrUnavailable)
 	}
 	defer root.Close()
-	f, err := root.Open(name)
-	if err != nil {
+	if st, err := root.Stat("."); err != nil || st.Mode().Perm()&0o022 != 0 {
+		return "", fmt.Errorf("the directory of secrets %s may be written by others; chmod 700 it: %w", s.Dir, fleet.ErrInvalid)
+	}
+	// Without O_NONBLOCK a named pipe would hold us until someone writes.
+	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if errors.Is(err, os.ErrNotExist) {
 		return "", err
+	}
+	if err != nil {
+		return "", fmt.Errorf("secret %q: %w; it must be a file that muster may read, and no link out of %s", name, err, s.Dir)
 	}
 	defer f.Close()
 	st, err := f.Stat()
