@@ -21,7 +21,7 @@ import (
 )
 
 type execInput struct {
-	taskPath
+	TaskPath
 	Upgrade string `header:"Upgrade" hidden:"true"`
 }
 

@@ -30,7 +30,7 @@ func (s *Server) fileRoutes(api huma.API) {
 	handle(s, api, file, s.artifact)
 }
 
-func (s *Server) patch(ctx context.Context, in *taskPath) (*huma.StreamResponse, error) {
+func (s *Server) patch(ctx context.Context, in *TaskPath) (*huma.StreamResponse, error) {
 	t, err := s.finished(ctx, in.ID, "patch")
 	if err != nil {
 		return nil, err
@@ -54,7 +54,7 @@ func (s *Server) finished(ctx context.Context, id, what string) (fleet.Task, err
 	return t, nil
 }
 
-func (s *Server) artifacts(ctx context.Context, in *taskPath) (*body[v1alpha1.ArtifactList], error) {
+func (s *Server) artifacts(ctx context.Context, in *TaskPath) (*body[v1alpha1.ArtifactList], error) {
 	t, err := s.task(ctx, in.ID)
 	if err != nil {
 		return nil, err
@@ -67,7 +67,7 @@ func (s *Server) artifacts(ctx context.Context, in *taskPath) (*body[v1alpha1.Ar
 }
 
 type artifactInput struct {
-	taskPath
+	TaskPath
 	Path string `path:"path" doc:"As listed; may hold slashes" example:"out/report.xml"`
 }
 

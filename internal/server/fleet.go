@@ -131,7 +131,9 @@ func (s *Server) events(ctx context.Context, in *eventsInput) (*huma.StreamRespo
 	return &huma.StreamResponse{Body: func(hc huma.Context) {
 		defer done()
 		_, w := humago.Unwrap(hc)
-		if err := s.followEvents(ctx, f, newStream(w, "text/event-stream")); err != nil {
+		stream, end := newStream(ctx, w, "text/event-stream")
+		defer end()
+		if err := s.followEvents(ctx, f, stream); err != nil {
 			s.Logger.Debug("event stream ended", "error", err)
 		}
 	}}, nil

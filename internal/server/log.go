@@ -35,7 +35,7 @@ func (s *Server) streamRoutes(api huma.API) {
 }
 
 type logInput struct {
-	taskPath
+	TaskPath
 	Follow  bool   `query:"follow" doc:"Go on until the task is final"`
 	Offset  int64  `query:"offset" minimum:"0" doc:"Begin at this byte, counted over all streams"`
 	Attempt int    `query:"attempt" minimum:"0" doc:"Of this attempt; 0 is the newest"`
@@ -88,17 +88,21 @@ func (s *Server) log(ctx context.Context, in *logInput) (*huma.StreamResponse, e
 	return &huma.StreamResponse{Body: func(hc huma.Context) {
 		defer done()
 		_, w := humago.Unwrap(hc)
+		kind := "text/event-stream"
 		if wantsText(in.Accept) {
-			out := textSink{newStream(w, "text/plain; charset=utf-8")}
-			if err := s.copyLog(ctx, t, at, in.Follow, out); err != nil {
-				s.Logger.Debug("log stream ended", "task", t.ID, "error", err)
-				panic(http.ErrAbortHandler) // half a log must not look whole
-			}
-			return
+			kind = "text/plain; charset=utf-8"
 		}
-		out := eventSink{newStream(w, "text/event-stream")}
+		stream, end := newStream(ctx, w, kind)
+		defer end()
+		var out sink = eventSink{stream}
+		if wantsText(in.Accept) {
+			out = textSink{stream}
+		}
 		if err := s.copyLog(ctx, t, at, in.Follow, out); err != nil {
 			s.Logger.Debug("log stream ended", "task", t.ID, "error", err)
+			if wantsText(in.Accept) {
+				panic(http.ErrAbortHandler) // half a log must not look whole
+			}
 		}
 	}}, nil
 }

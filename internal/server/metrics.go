@@ -135,7 +135,7 @@ var (
 	descSandboxes = desc("sandboxes", "Sandboxes, by state.", "template", "state")
 	descEmpty     = desc("time_to_empty_seconds", "How long the warm pool lasts at the present rate; absent while it is not being depleted.", "template")
 	descBreaker   = desc("breaker_open", "1 while starts of the template are held back.", "template")
-	descLead      = desc("start_lead_seconds", "Measured time from a sandbox's request to ready, by quantile.", "template", "quantile")
+	descLead      = desc("start_lead_seconds", "Measured time from a sandbox's request to ready, by percentile.", "template", "percentile")
 )
 
 // Describe sends nothing: what there is to show depends on the fleet.
@@ -241,8 +241,8 @@ func collectPool(ch chan<- prometheus.Metric, name string, p fleet.PoolView) {
 		gauge(ch, descEmpty, p.TimeToEmpty.Seconds(), name)
 	}
 	if p.StartLead.Samples > 0 {
-		gauge(ch, descLead, p.StartLead.P50.Seconds(), name, "0.5")
-		gauge(ch, descLead, p.StartLead.P95.Seconds(), name, "0.95")
-		gauge(ch, descLead, p.StartLead.P99.Seconds(), name, "0.99")
+		gauge(ch, descLead, p.StartLead.P50.Seconds(), name, "50")
+		gauge(ch, descLead, p.StartLead.P95.Seconds(), name, "95")
+		gauge(ch, descLead, p.StartLead.P99.Seconds(), name, "99")
 	}
 }

@@ -37,7 +37,7 @@ func schemaName(t reflect.Type, hint string) string {
 }
 
 // routes builds the mux and the OpenAPI document from the same operations.
-func (s *Server) routes() (*http.ServeMux, error) {
+func (s *Server) routes() (*http.ServeMux, *huma.OpenAPI, error) {
 	mux := http.NewServeMux()
 	api := humago.New(pathMux{mux}, huma.Config{
 		OpenAPI: &huma.OpenAPI{
@@ -66,10 +66,10 @@ func (s *Server) routes() (*http.ServeMux, error) {
 		ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: 4, Timeout: 10 * time.Second,
 	}))
 	if err := document(mux, api.OpenAPI()); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	mux.HandleFunc("/", fallback(mux))
-	return mux, nil
+	return mux, api.OpenAPI(), nil
 }
 
 // document serves the OpenAPI document, written once.

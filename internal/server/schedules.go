@@ -28,7 +28,8 @@ func (s *Server) scheduleRoutes(api huma.API) {
 	handle(s, api, del, s.deleteSchedule)
 }
 
-type schedulePath struct {
+// SchedulePath is exported for the same reason as TaskPath.
+type SchedulePath struct {
 	Name string `path:"name" doc:"1-63 lower-case letters, digits and \"-\""`
 }
 
@@ -57,7 +58,7 @@ func (s *Server) find(ctx context.Context, name string) (fleet.Schedule, int, er
 	return all[i], len(all), nil
 }
 
-func (s *Server) schedule(ctx context.Context, in *schedulePath) (*body[v1alpha1.ScheduleView], error) {
+func (s *Server) schedule(ctx context.Context, in *SchedulePath) (*body[v1alpha1.ScheduleView], error) {
 	one, _, err := s.find(ctx, in.Name)
 	if err != nil {
 		return nil, err
@@ -66,7 +67,7 @@ func (s *Server) schedule(ctx context.Context, in *schedulePath) (*body[v1alpha1
 }
 
 type putScheduleInput struct {
-	schedulePath
+	SchedulePath
 	ContentType string `header:"Content-Type" hidden:"true"`
 	RawBody     []byte `contentType:"application/json"`
 }
@@ -127,7 +128,7 @@ func zone(name string) string {
 	return name
 }
 
-func (s *Server) deleteSchedule(ctx context.Context, in *schedulePath) (*struct{}, error) {
+func (s *Server) deleteSchedule(ctx context.Context, in *SchedulePath) (*struct{}, error) {
 	if _, _, err := s.find(ctx, in.Name); err != nil {
 		return nil, err
 	}

@@ -106,7 +106,7 @@ func New(c Config) (*Server, error) {
 	}
 	s := &Server{Config: c, token: sha256.Sum256([]byte(c.Token)), slots: make(chan struct{}, maxStreams)}
 	s.base, s.stop = context.WithCancel(context.Background())
-	mux, err := s.routes()
+	mux, _, err := s.routes()
 	if err == nil {
 		s.undo, err = registerFleet(c)
 	}

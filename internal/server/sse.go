@@ -2,6 +2,7 @@ package server
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -15,17 +16,20 @@ type streamWriter struct {
 	extended time.Time // when the deadline was last moved
 }
 
-// newStream begins an answer that is written bit by bit.
-func newStream(w http.ResponseWriter, contentType string) *streamWriter {
+// newStream begins an answer that is written bit by bit. When ctx ends, a
+// write that waits for its client does so for a second more, so that a server
+// can stop; the caller calls done in the end.
+func newStream(ctx context.Context, w http.ResponseWriter, contentType string) (s *streamWriter, done func()) {
 	h := w.Header()
 	h.Set("Content-Type", contentType)
 	h.Set("X-Accel-Buffering", "no") // proxies that buffer would hold it back
 	w.WriteHeader(http.StatusOK)
 	rc := http.NewResponseController(w)
 	_ = rc.SetReadDeadline(time.Time{}) // a silent client is not a dead one
-	s := &streamWriter{buf: bufio.NewWriterSize(w, 16<<10), rc: rc}
+	s = &streamWriter{buf: bufio.NewWriterSize(w, 16<<10), rc: rc}
 	s.extend()
-	return s
+	stop := context.AfterFunc(ctx, func() { _ = rc.SetWriteDeadline(time.Now().Add(time.Second)) })
+	return s, func() { stop() }
 }
 
 // extend moves the deadline of the next writes. A second more or less does

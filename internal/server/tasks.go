@@ -21,7 +21,9 @@ const maxSubmit = 1000
 // maxList bounds a page of a list.
 const maxList = 10_000
 
-type taskPath struct {
+// TaskPath is exported because huma sees embedded fields of exported types
+// only.
+type TaskPath struct {
 	ID string `path:"id" doc:"A task's identifier" example:"t0123456789abcdefghij"`
 }
 
@@ -208,7 +210,7 @@ func (s *Server) since(text string) (time.Time, error) {
 	return t, nil
 }
 
-func (s *Server) get(ctx context.Context, in *taskPath) (*body[v1alpha1.TaskView], error) {
+func (s *Server) get(ctx context.Context, in *TaskPath) (*body[v1alpha1.TaskView], error) {
 	t, err := s.task(ctx, in.ID)
 	if err != nil {
 		return nil, err
@@ -216,7 +218,7 @@ func (s *Server) get(ctx context.Context, in *taskPath) (*body[v1alpha1.TaskView
 	return reply(v1alpha1.NewTaskView(t)), nil
 }
 
-func (s *Server) cancel(ctx context.Context, in *taskPath) (*body[v1alpha1.TaskView], error) {
+func (s *Server) cancel(ctx context.Context, in *TaskPath) (*body[v1alpha1.TaskView], error) {
 	t, err := s.task(ctx, in.ID)
 	if err != nil {
 		return nil, err
@@ -227,7 +229,7 @@ func (s *Server) cancel(ctx context.Context, in *taskPath) (*body[v1alpha1.TaskV
 	return reply(v1alpha1.NewTaskView(t)), nil
 }
 
-func (s *Server) retry(ctx context.Context, in *taskPath) (*body[v1alpha1.TaskView], error) {
+func (s *Server) retry(ctx context.Context, in *TaskPath) (*body[v1alpha1.TaskView], error) {
 	t, err := s.task(ctx, in.ID)
 	if err != nil {
 		return nil, err
@@ -245,7 +247,7 @@ func (s *Server) retry(ctx context.Context, in *taskPath) (*body[v1alpha1.TaskVi
 }
 
 type waitInput struct {
-	taskPath
+	TaskPath
 	Timeout string `query:"timeout" doc:"At most this long, up to 5m; default 30s" example:"30s"`
 }
 
@@ -303,7 +305,7 @@ func (s *Server) await(ctx context.Context, t fleet.Task) (fleet.Task, error) {
 	}
 }
 
-func (s *Server) explainTask(ctx context.Context, in *taskPath) (*body[v1alpha1.ExplanationView], error) {
+func (s *Server) explainTask(ctx context.Context, in *TaskPath) (*body[v1alpha1.ExplanationView], error) {
 	t, err := s.task(ctx, in.ID)
 	if err != nil {
 		return nil, err
@@ -315,7 +317,7 @@ func (s *Server) explainTask(ctx context.Context, in *taskPath) (*body[v1alpha1.
 	return reply(v1alpha1.NewExplanationView(e)), nil
 }
 
-func (s *Server) usage(ctx context.Context, in *taskPath) (*body[v1alpha1.UsageView], error) {
+func (s *Server) usage(ctx context.Context, in *TaskPath) (*body[v1alpha1.UsageView], error) {
 	t, err := s.task(ctx, in.ID)
 	if err != nil {
 		return nil, err
