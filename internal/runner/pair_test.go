@@ -168,6 +168,7 @@ type box struct {
 	stop      context.CancelFunc
 	ended     chan error // of the runner
 	dialed    func(net.Conn) io.ReadWriteCloser
+	config    func(*runner.Config)
 }
 
 const token = "secret-token"
@@ -215,11 +216,18 @@ func (b *box) start() *box {
 			return c, err
 		},
 	}
+	if b.config != nil {
+		b.config(&c)
+	}
 	go func() { b.ended <- runner.Run(ctx, c) }()
 	b.t.Cleanup(func() {
 		_ = b.s.Close()
 		cancel()
-		<-b.ended
+		select {
+		case <-b.ended:
+		case <-time.After(30 * time.Second):
+			b.t.Error("the runner does not end")
+		}
 	})
 	return b
 }

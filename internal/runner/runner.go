@@ -9,6 +9,7 @@ import (
 	"net"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"muster.dev/muster/internal/fleet"
@@ -31,7 +32,8 @@ type Runner struct {
 	base  string            // commit or tree prepare left in the workspace
 	head  string            // its commit
 	task  *task
-	conn  *session // nil while disconnected
+
+	conn atomic.Pointer[session] // nil while disconnected
 }
 
 // Run connects to the control plane, prepares, runs one task and returns nil
@@ -73,18 +75,18 @@ const (
 func (r *Runner) connect() error {
 	pause := firstPause
 	for {
-		begin := time.Now()
-		done, err := r.session()
+		welcomed, done, err := r.session()
 		if done {
 			return nil
 		}
 		if r.ctx.Err() != nil {
 			return fmt.Errorf("runner stopped: %w", context.Cause(r.ctx))
 		}
-		if errors.Is(err, protocol.ErrProtocol) {
+		switch {
+		case errors.Is(err, protocol.ErrProtocol):
 			pause = lastPause
-		} else if time.Since(begin) > 5*time.Second {
-			pause = firstPause
+		case welcomed:
+			pause = firstPause // whoever welcomes us also slows us down, if need be
 		}
 		t := time.NewTimer(pause)
 		select {
@@ -143,11 +145,9 @@ func (r *Runner) runPrepare(w protocol.Welcome) protocol.Ready {
 }
 
 // wake tells the sender of the present connection that there is more to send.
+// It takes no lock: writers call it with their own held.
 func (r *Runner) wake() {
-	r.mu.Lock()
-	c := r.conn
-	r.mu.Unlock()
-	if c != nil {
+	if c := r.conn.Load(); c != nil {
 		c.signal()
 	}
 }
@@ -167,11 +167,11 @@ func (r *Runner) hello() protocol.Hello {
 	return h
 }
 
-// session keeps one connection; true when the report was stored.
-func (r *Runner) session() (done bool, err error) {
+// session keeps one connection; done when the report was stored.
+func (r *Runner) session() (welcomed, done bool, err error) {
 	rw, err := r.c.Dial(r.ctx)
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
 	stop := context.AfterFunc(r.ctx, func() { _ = rw.Close() })
 	defer stop()
@@ -181,26 +181,24 @@ func (r *Runner) session() (done bool, err error) {
 	defer func() { _ = pc.Close() }()
 	h := r.hello()
 	if err := pc.Send(protocol.TypeHello, h); err != nil {
-		return false, err
+		return false, false, err
 	}
 	w, err := receiveWelcome(pc)
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
 	pc.SetLimits(protocol.Limits{WriteTimeout: protocol.WriteTimeout, MaxMessage: protocol.MaxFromHost})
 	s := newSession(r, pc, h.State)
+	r.conn.Store(s)
 	r.mu.Lock()
-	r.conn = s
 	if r.state == protocol.StateNew {
 		r.state = protocol.StatePreparing
 		r.wg.Go(func() { r.prepare(w) })
 	}
 	r.mu.Unlock()
 	err = s.serve()
-	r.mu.Lock()
-	r.conn = nil
-	r.mu.Unlock()
-	return s.finished, err
+	r.conn.Store(nil)
+	return true, s.finished, err
 }
 
 func receiveWelcome(pc *protocol.Conn) (protocol.Welcome, error) {

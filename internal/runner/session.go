@@ -25,8 +25,8 @@ type session struct {
 	mu       sync.Mutex
 	task     *task // attached
 	logNext  int64
-	logHost  int64  // the host stored up to here
-	consumed int64  // bytes of the open file the host took
+	logHost  int64 // the host stored up to here
+	consumed int64 // bytes of the open file the host took
 	execs    map[uint32]*execution
 
 	// The rest belongs to the sender.

@@ -102,6 +102,7 @@ func (s *Session) setClaim(ctx context.Context, c *claim) error {
 		s.wg.Add(1) // for the pump; under the lock, so that Close waits for it
 		if !fresh {
 			c.accepted = true
+			close(c.answered)
 		}
 		return true
 	})
@@ -119,7 +120,6 @@ func (s *Session) setClaim(ctx context.Context, c *claim) error {
 		<-before.ended
 	}
 	if !fresh {
-		close(c.answered)
 		go c.pump()
 		return nil
 	}

@@ -152,6 +152,11 @@ func (s *Session) install(cn *conn) error {
 		s.punish()
 		return fmt.Errorf("%w: the runner lost the task it had accepted", protocol.ErrProtocol)
 	}
+	if c := s.claim; c != nil && held == c.ref && !c.accepted && c.rejected == nil {
+		// Its answer was lost with the connection before.
+		c.accepted = true
+		close(c.answered)
+	}
 	if s.conn != nil {
 		s.conn.close(errReplaced)
 	}
