@@ -56,6 +56,11 @@ func attend(ctx context.Context, s *shell, c *client.Client, o attendOptions, ta
 			return conclude(s, o, final)
 		case sig := <-signals:
 			if err := d.interrupted(ctx, sig, signals, done); err != nil {
+				stop()
+				select { // let the log end in order: a colour is not left behind
+				case <-done:
+				case <-time.After(time.Second):
+				}
 				return err
 			}
 		}

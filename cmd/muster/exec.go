@@ -143,7 +143,7 @@ func watchSize(ctx context.Context, f *os.File) (<-chan [2]uint16, func()) {
 	go func() {
 		for {
 			cols, rows, err := term.GetSize(int(f.Fd()))
-			if err != nil {
+			if err != nil || cols == 0 || rows == 0 {
 				cols, rows = 80, 24
 			}
 			select {

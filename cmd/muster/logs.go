@@ -2,8 +2,10 @@ package main
 
 import (
 	"fmt"
+	"os/signal"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -47,9 +49,15 @@ the server. -o json prints a record a line, its data in base64.`,
 			defer cl.Close()
 			o.json = out.value == formatJSON
 			p := newLogPrinter(s, o)
-			_, err = cl.Log(cmd.Context(), id, q, p.print)
+			// Ctrl-C ends it in order, so that no colour is left behind.
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
+			defer stop()
+			_, err = cl.Log(ctx, id, q, p.print)
 			if cerr := p.close(); err == nil && cerr != nil {
 				err = fmt.Errorf("print the log: %w", cerr)
+			}
+			if ctx.Err() != nil {
+				return exitStatus(exitInterrupted)
 			}
 			return err
 		},

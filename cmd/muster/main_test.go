@@ -18,6 +18,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if os.Getenv("BE_MUSTER") != "" { // see onTerminal
+		main()
+	}
 	testscript.Main(m, map[string]func(){"muster": main})
 }
 

@@ -57,7 +57,7 @@ func printSandboxes(s *shell, list []v1alpha1.SandboxView, format string) error 
 	}
 	if format == formatWide {
 		columns = append(columns, terminal.Column{Title: "IMAGE"}, terminal.Column{Title: "ISOLATION"}, terminal.Column{Title: "NETWORK"},
-			terminal.Column{Title: "LOST"}, terminal.Column{Title: "MESSAGE"})
+			terminal.Column{Title: "MESSAGE"})
 	}
 	t := s.table(columns...)
 	if format == formatWide {
@@ -75,15 +75,39 @@ func printSandboxes(s *shell, list []v1alpha1.SandboxView, format string) error 
 			row[2].Style = "36"
 		}
 		if format == formatWide {
-			row = append(row, terminal.Text(v.Image, isolationText(v.Isolation), string(v.Isolation.Network), lostText(v.Isolation.Lost), v.Message)...)
+			row = append(row, terminal.Text(v.Image, isolationText(v.Isolation), string(v.Isolation.Network), v.Message)...)
 		}
 		t.Row(row...)
 	}
-	return s.printTable(t)
+	if err := s.printTable(t); err != nil || format != formatWide {
+		return err
+	}
+	printLost(s, list)
+	return nil
+}
+
+// printLost says what the host could not give, and to how many sandboxes.
+func printLost(s *shell, list []v1alpha1.SandboxView) {
+	count := map[string]int{}
+	for _, v := range list {
+		for _, l := range v.Isolation.Lost {
+			count[l]++
+		}
+	}
+	if len(count) == 0 {
+		return
+	}
+	s.printf("\nWhat this host cannot give:\n")
+	for _, l := range sortedKeys(count) {
+		s.printf("  - %s (%d of %d)\n", terminal.Escape(l), count[l], len(list))
+	}
 }
 
 // isolationText names the protections in force, shortly.
 func isolationText(i fleet.Isolation) string {
+	if i.Runtime == "" {
+		return "" // not observed yet
+	}
 	var text string
 	add := func(on bool, name string) {
 		if on {
@@ -100,16 +124,5 @@ func isolationText(i fleet.Isolation) string {
 	add(len(i.Capabilities) == 0, "nocaps")
 	add(i.Cgroups != "" && i.Cgroups != "none", "cgroup-"+i.Cgroups)
 	add(i.Volume != "", "disk-"+i.Volume)
-	return text
-}
-
-func lostText(lost []string) string {
-	text := ""
-	for i, l := range lost {
-		if i > 0 {
-			text += "; "
-		}
-		text += l
-	}
 	return text
 }

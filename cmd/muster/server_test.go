@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -31,24 +32,56 @@ spec:
 `
 )
 
-// setUpServer starts a control plane whose sandboxes are fake (see act) and
-// whose store is in memory, and points the script at it.
+// setUpServer points a script at a control plane of its own.
 func setUpServer(env *testscript.Env) error {
-	spec, err := v1alpha1.ParseFleet([]byte(testFleet))
+	address, stop, err := startServer()
 	if err != nil {
 		return err
+	}
+	env.Setenv("MUSTER_SERVER", address)
+	env.Setenv("MUSTER_TOKEN", testToken)
+	env.Defer(func() {
+		if err := stop(); err != nil {
+			env.T().Log(err)
+		}
+	})
+	return nil
+}
+
+// serverForTest is a control plane for a test; it returns the environment of
+// programs that should use it.
+func serverForTest(t *testing.T) []string {
+	t.Helper()
+	address, stop, err := startServer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return []string{"MUSTER_SERVER=" + address, "MUSTER_TOKEN=" + testToken, "MUSTER_HOME=" + t.TempDir()}
+}
+
+// startServer starts a control plane whose sandboxes are fake (see act) and
+// whose store is in memory.
+func startServer() (address string, stop func() error, err error) {
+	spec, err := v1alpha1.ParseFleet([]byte(testFleet))
+	if err != nil {
+		return "", nil, err
 	}
 	wanted, err := controlSpec(spec)
 	if err != nil {
-		return err
+		return "", nil, err
 	}
 	dir, err := os.MkdirTemp("", "muster-cli-")
 	if err != nil {
-		return err
+		return "", nil, err
 	}
 	files, err := archive.Open(filepath.Join(dir, "tasks"), archive.Options{})
 	if err != nil {
-		return err
+		return "", nil, err
 	}
 	store := memory.New(memory.Options{})
 	boxes := fake.New(fake.Options{Script: act, Exec: actExec})
@@ -57,32 +90,26 @@ func setUpServer(env *testscript.Env) error {
 		Spec: wanted, Variant: v1alpha1.Variant, Grace: time.Second,
 	})
 	if err != nil {
-		return err
+		return "", nil, err
 	}
 	api, err := server.New(server.Config{
 		Store: store, Archive: files, Engine: engine, Fleet: func() *v1alpha1.Fleet { return spec },
 		Token: testToken, Version: "test", Ready: engine.Ready, Registry: prometheus.NewRegistry(),
 	})
 	if err != nil {
-		return err
+		return "", nil, err
 	}
 	front := httptest.NewServer(api)
-	ctx, stop := context.WithCancel(context.Background())
+	ctx, end := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- engine.Run(ctx) }()
-	env.Setenv("MUSTER_SERVER", front.URL)
-	env.Setenv("MUSTER_TOKEN", testToken)
-	env.Defer(func() {
+	return front.URL, func() error {
 		bounded, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
 		err := api.Shutdown(bounded)
 		front.CloseClientConnections()
 		front.Close()
-		stop()
-		err = errors.Join(err, <-ended, boxes.Close(), files.Close(), store.Close(), os.RemoveAll(dir))
-		if err != nil {
-			env.T().Log(err)
-		}
-	})
-	return nil
+		end()
+		return errors.Join(err, <-ended, boxes.Close(), files.Close(), store.Close(), os.RemoveAll(dir))
+	}, nil
 }

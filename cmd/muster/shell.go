@@ -53,11 +53,18 @@ func (s *shell) connect() (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return client.New(client.Options{
+	o := client.Options{
 		Server: p.Server, Token: p.Token, TokenFrom: p.TokenFrom,
 		UserAgent: "muster/" + version(),
 		Notice:    func(text string) { s.note("%s", text) },
-	})
+	}
+	if p.Local {
+		o.Relocate = func() string {
+			now, _ := s.place() // unreadable for a moment: an empty address is not followed
+			return now.Server
+		}
+	}
+	return client.New(o)
 }
 
 // task connects and resolves the id a user typed.

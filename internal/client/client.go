@@ -38,6 +38,9 @@ type Options struct {
 	Patience time.Duration
 	// Notice is told, in words, when the server was lost and when it is back.
 	Notice func(string)
+	// Relocate, when set, is asked for the server's address while it is away:
+	// a restarted one may have another port.
+	Relocate func() string
 	// Transport is for tests; nil is a transport of the client's own.
 	Transport http.RoundTripper
 }
@@ -45,7 +48,7 @@ type Options struct {
 // Client calls one server. It is safe for concurrent use.
 type Client struct {
 	o    Options
-	base *url.URL
+	at   atomic.Pointer[url.URL]
 	http *http.Client
 	met  atomic.Bool // the server has answered at least once
 }
@@ -67,15 +70,29 @@ func New(o Options) (*Client, error) {
 		t.ResponseHeaderTimeout = 90 * time.Second // a long poll answers within 60
 		o.Transport = t
 	}
-	return &Client{o: o, base: base, http: &http.Client{
+	c := &Client{o: o, http: &http.Client{
 		Transport: o.Transport,
 		// A redirect would send the token elsewhere; muster never redirects.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}, nil
+	}}
+	c.at.Store(base)
+	return c, nil
+}
+
+func (c *Client) base() *url.URL { return c.at.Load() }
+
+// relocate follows a server that came back elsewhere.
+func (c *Client) relocate() {
+	if c.o.Relocate == nil {
+		return
+	}
+	if u, err := parseServer(c.o.Relocate()); err == nil {
+		c.at.Store(u)
+	}
 }
 
 // Server is the address in use.
-func (c *Client) Server() string { return c.base.String() }
+func (c *Client) Server() string { return c.base().String() }
 
 // Close drops idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
@@ -123,7 +140,7 @@ func (c *Client) request(ctx context.Context, method, path string, query url.Val
 		}
 		r = bytes.NewReader(b)
 	}
-	address := c.base.String() + path
+	address := c.base().String() + path
 	if len(query) > 0 {
 		address += "?" + query.Encode()
 	}
@@ -227,11 +244,11 @@ func (c *Client) again(ctx context.Context, try func(alive func()) error) error 
 		failed = now
 		if away.IsZero() {
 			away = now
-			c.o.Notice(fmt.Sprintf("lost muster at %s; waiting for it to come back", c.base))
+			c.o.Notice(fmt.Sprintf("lost muster at %s; waiting for it to come back", c.base()))
 		}
 		if now.Sub(away) > c.o.Patience {
 			return &Error{
-				Text: fmt.Sprintf("muster at %s did not come back within %s: %v", c.base, c.o.Patience, err),
+				Text: fmt.Sprintf("muster at %s did not come back within %s: %v", c.base(), c.o.Patience, err),
 				Hint: "what was accepted is kept; start it with `muster up` and ask again",
 				Kind: ErrLost,
 			}
@@ -241,6 +258,7 @@ func (c *Client) again(ctx context.Context, try func(alive func()) error) error 
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
+		c.relocate()
 		pause = min(2*pause, 2*time.Second)
 	}
 }

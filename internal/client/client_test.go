@@ -183,12 +183,12 @@ func TestLocate(t *testing.T) {
 		env    map[string]string
 		want   Place
 	}{
-		{"data directory", Search{DataDir: dir}, nil, Place{"http://127.0.0.1:9", "local", filepath.Join(dir, "token"), dir}},
-		{"environment", Search{DataDir: dir}, map[string]string{"MUSTER_SERVER": "h:1", "MUSTER_TOKEN": "x"}, Place{"http://h:1", "x", "$MUSTER_TOKEN", dir}},
+		{"data directory", Search{DataDir: dir}, nil, Place{"http://127.0.0.1:9", "local", filepath.Join(dir, "token"), dir, true}},
+		{"environment", Search{DataDir: dir}, map[string]string{"MUSTER_SERVER": "h:1", "MUSTER_TOKEN": "x"}, Place{"http://h:1", "x", "$MUSTER_TOKEN", dir, false}},
 		{"flags win", Search{Server: "f:2", TokenFile: filepath.Join(dir, "other"), DataDir: dir}, map[string]string{"MUSTER_SERVER": "h:1", "MUSTER_TOKEN": "x"},
-			Place{"http://f:2", "fromfile", filepath.Join(dir, "other"), dir}},
-		{"a stranger does not get the local token", Search{Server: "http://example.com", DataDir: dir}, nil, Place{"http://example.com", "", "", dir}},
-		{"default", Search{}, map[string]string{"MUSTER_HOME": "/nowhere"}, Place{DefaultServer, "", "", "/nowhere"}},
+			Place{"http://f:2", "fromfile", filepath.Join(dir, "other"), dir, false}},
+		{"a stranger does not get the local token", Search{Server: "http://example.com", DataDir: dir}, nil, Place{"http://example.com", "", "", dir, false}},
+		{"default", Search{}, map[string]string{"MUSTER_HOME": "/nowhere"}, Place{DefaultServer, "", "", "/nowhere", false}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.search.Getenv = env(c.env)
@@ -326,6 +326,26 @@ func TestWaitOutlastsARestart(t *testing.T) {
 	defer func() { _ = second.Close() }()
 	if err := <-done; err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestWaitFollowsTheServerToAnotherPort: a server restarted on a free port.
+func TestWaitFollowsTheServerToAnotherPort(t *testing.T) {
+	final := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		reply(w, v1alpha1.TaskView{ID: taskID, State: fleet.TaskSucceeded})
+	}))
+	t.Cleanup(final.Close)
+	polls := 0
+	c, _ := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		if polls++; polls == 1 {
+			reply(w, v1alpha1.TaskView{ID: taskID, State: fleet.TaskRunning})
+			return
+		}
+		cut(w)
+	})
+	c.o.Relocate = func() string { return final.URL }
+	if v, err := c.Wait(context.Background(), taskID); err != nil || v.State != fleet.TaskSucceeded || c.Server() != final.URL {
+		t.Errorf("%+v %v at %s", v, err, c.Server())
 	}
 }
 

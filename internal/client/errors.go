@@ -59,29 +59,29 @@ func (c *Client) connectError(err error) error {
 	switch {
 	case errors.As(err, &dns):
 		return &Error{
-			Text: fmt.Sprintf("the name %q in %s cannot be resolved", dns.Name, c.base), Cause: err, Kind: ErrLost,
+			Text: fmt.Sprintf("the name %q in %s cannot be resolved", dns.Name, c.base()), Cause: err, Kind: ErrLost,
 			Hint: "check --server or $MUSTER_SERVER",
 		}
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH):
 		return &Error{
-			Text: fmt.Sprintf("no muster at %s", c.base), Cause: err, Kind: ErrLost,
+			Text: fmt.Sprintf("no muster at %s", c.base()), Cause: err, Kind: ErrLost,
 			Hint: "start it with `muster up`, or name another with --server or $MUSTER_SERVER",
 		}
 	case strings.Contains(text, "server gave HTTP response to HTTPS client"):
 		return &Error{
-			Text: fmt.Sprintf("the server at %s speaks http, not https", c.base), Cause: err, Kind: ErrUsage,
-			Hint: "write the address as http://" + c.base.Host,
+			Text: fmt.Sprintf("the server at %s speaks http, not https", c.base()), Cause: err, Kind: ErrUsage,
+			Hint: "write the address as http://" + c.base().Host,
 		}
 	case strings.Contains(text, "malformed HTTP"):
 		return c.strangerError("something that is not HTTP")
 	case errors.Is(err, context.DeadlineExceeded), isTimeout(err):
 		return &Error{
-			Text: fmt.Sprintf("muster at %s did not answer in time", c.base), Cause: err, Kind: ErrLost,
+			Text: fmt.Sprintf("muster at %s did not answer in time", c.base()), Cause: err, Kind: ErrLost,
 			Hint: "look at what `muster up` says, and at the machine's load",
 		}
 	}
 	return &Error{
-		Text: fmt.Sprintf("lost the connection to muster at %s: %v", c.base, rootCause(err)), Cause: err, Kind: ErrLost,
+		Text: fmt.Sprintf("lost the connection to muster at %s: %v", c.base(), rootCause(err)), Cause: err, Kind: ErrLost,
 		Hint: "see whether `muster up` still runs",
 	}
 }
@@ -111,7 +111,7 @@ func rootCause(err error) error {
 // strangerError says that whatever answers is no muster.
 func (c *Client) strangerError(got string) error {
 	return &Error{
-		Text: fmt.Sprintf("what answers at %s is not muster: got %s", c.base, got),
+		Text: fmt.Sprintf("what answers at %s is not muster: got %s", c.base(), got),
 		Hint: "another program may hold the port (`ss -ltnp` shows it); start muster on a free one with `muster up --listen 127.0.0.1:0`, or check --server",
 		Kind: fleet.ErrConflict,
 	}
@@ -125,7 +125,7 @@ func (c *Client) answerError(resp *http.Response) error {
 	if !strings.HasSuffix(strings.TrimSpace(kind), "json") || json.Unmarshal(b, &p) != nil || p.Title == "" && p.Detail == "" {
 		switch resp.StatusCode {
 		case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-			return &Error{Text: fmt.Sprintf("muster at %s is not ready: %s", c.base, resp.Status), Kind: ErrLost}
+			return &Error{Text: fmt.Sprintf("muster at %s is not ready: %s", c.base(), resp.Status), Kind: ErrLost}
 		}
 		return c.strangerError(resp.Status)
 	}
@@ -170,11 +170,11 @@ func (c *Client) classify(e *Error, resp *http.Response) {
 		e.Kind = ErrToken
 		switch {
 		case c.o.Token == "":
-			e.Text = fmt.Sprintf("muster at %s wants a token, and none was found", c.base)
+			e.Text = fmt.Sprintf("muster at %s wants a token, and none was found", c.base())
 		case c.o.TokenFrom != "":
-			e.Text = fmt.Sprintf("muster at %s refused the token from %s", c.base, c.o.TokenFrom)
+			e.Text = fmt.Sprintf("muster at %s refused the token from %s", c.base(), c.o.TokenFrom)
 		default:
-			e.Text = fmt.Sprintf("muster at %s refused the token", c.base)
+			e.Text = fmt.Sprintf("muster at %s refused the token", c.base())
 		}
 		e.Hint = "give the one in that server's data directory: MUSTER_TOKEN=$(cat DIR/token), or --token-file DIR/token"
 	case status == http.StatusTooManyRequests:

@@ -56,7 +56,7 @@ func (c *Client) Exec(ctx context.Context, id fleet.TaskID, r fleet.ExecRequest)
 func (c *Client) dial(ctx context.Context, path string) (*websocket.Conn, error) {
 	header := http.Header{}
 	c.authorize(header)
-	conn, resp, err := websocket.Dial(ctx, c.base.String()+path, &websocket.DialOptions{
+	conn, resp, err := websocket.Dial(ctx, c.base().String()+path, &websocket.DialOptions{
 		HTTPClient: c.http, HTTPHeader: header, Subprotocols: []string{v1alpha1.ExecProtocol},
 	})
 	if err == nil {

@@ -19,6 +19,9 @@ type Place struct {
 	Token     string
 	TokenFrom string // for people: $MUSTER_TOKEN, or a path
 	DataDir   string
+	// Local says that the address is the one the data directory's `muster up`
+	// wrote; a restart may write another.
+	Local bool
 }
 
 // Search says where to look; empty fields fall back as [Locate] describes.
@@ -60,7 +63,7 @@ func Locate(s Search) (Place, error) {
 	}
 	if p.Server == "" {
 		if b, err := os.ReadFile(filepath.Join(s.DataDir, "address")); err == nil {
-			p.Server = strings.TrimSpace(string(b))
+			p.Server, p.Local = strings.TrimSpace(string(b)), true
 		}
 	}
 	if p.Server == "" {
