@@ -148,3 +148,11 @@ func removeTree(dir string) error {
 	}
 	return nil
 }
+
+// RemoveEmpty removes the group where nothing is in it or below it, and leaves
+// it be otherwise.
+func (g Group) RemoveEmpty() {
+	for _, d := range g.dirs() {
+		_ = unix.Rmdir(d)
+	}
+}

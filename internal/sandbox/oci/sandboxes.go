@@ -251,6 +251,9 @@ func (s *Sandboxes) Close() error {
 		errs = append(errs, b.release())
 	}
 	s.wg.Wait()
+	if s.parent != "" {
+		s.layout.Group(s.parent).RemoveEmpty()
+	}
 	return errors.Join(errs...)
 }
 
