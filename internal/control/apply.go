@@ -232,28 +232,9 @@ func (e *Engine) failWaiting(ctx context.Context, a *plan.Action) error {
 	m := e.memory(a.Pool)
 	reason, failure := m.reason, m.failure
 	e.mu.Unlock()
-	got, err := e.c.Queue.Lease(ctx, fleet.LeaseRequest{
-		Slots: map[fleet.PoolKey]int{a.Pool: a.N}, Visibility: 30 * time.Second, Consumer: e.c.Consumer,
-	})
-	if err != nil {
-		return fmt.Errorf("lease the tasks that cannot start: %w", err)
-	}
-	for _, d := range got {
-		t, err := e.c.Store.Settle(ctx, d.Task.ID, d.Lease.Fence, fleet.Settlement{
-			State: fleet.TaskFailed, Phases: d.Task.Phases, EndedAt: e.c.Clock(),
-			Result: fleet.Result{Reason: reason, ExitCode: -1, Message: "no sandbox of template " +
-				templateName(a.Pool) + " could be started: " + failure},
-		})
-		if err != nil {
-			if !errors.Is(err, fleet.ErrFenced) {
-				return fmt.Errorf("settle task %s: %w", d.Task.ID, err)
-			}
-			continue
-		}
-		e.finished(t)
-		e.record(ctx, fleet.Event{Kind: "task_settled", Layer: "tasks", Task: t.ID, Pool: a.Pool, Reason: t.Result.Message})
-	}
-	return nil
+	_, err := e.dispatch.FailWaiting(ctx, a.Pool, reason,
+		"no sandbox of template "+templateName(a.Pool)+" could be started: "+failure)
+	return err
 }
 
 func templateName(key fleet.PoolKey) string {
@@ -265,7 +246,10 @@ func templateName(key fleet.PoolKey) string {
 type observer struct{ e *Engine }
 
 // Started implements dispatch.Observer.
-func (o observer) Started(_ fleet.PoolKey, _ fleet.Launch, wait time.Duration) {
+func (o observer) Started(pool fleet.PoolKey, launch fleet.Launch, wait time.Duration) {
+	if o.e.c.Observe != nil {
+		o.e.c.Observe.Started(pool, launch, wait)
+	}
 	o.e.mu.Lock()
 	o.e.waits.add(o.e.c.Clock(), wait)
 	o.e.mu.Unlock()
@@ -273,6 +257,9 @@ func (o observer) Started(_ fleet.PoolKey, _ fleet.Launch, wait time.Duration) {
 
 // Settled implements dispatch.Observer.
 func (o observer) Settled(t fleet.Task) {
+	if o.e.c.Observe != nil {
+		o.e.c.Observe.Settled(t)
+	}
 	o.e.finished(t)
 	o.e.poke()
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"muster.dev/muster/internal/calendar"
+	"muster.dev/muster/internal/dispatch"
 	"muster.dev/muster/internal/fleet"
 	"muster.dev/muster/internal/plan"
 )
@@ -44,9 +45,10 @@ type Config struct {
 	// differ from its template's; nil: the template itself.
 	Variant func(fleet.Template, fleet.TaskSpec) fleet.Template
 
-	Logger   *slog.Logger     // default: discard
-	Clock    func() time.Time // default: time.Now
-	Consumer string           // name of this process; default "muster"
+	Logger   *slog.Logger      // default: discard
+	Clock    func() time.Time  // default: time.Now
+	Observe  dispatch.Observer // hears of starts and ends too; may be nil
+	Consumer string            // name of this process; default "muster"
 	// Visibility, Grace: see dispatch.Config.
 	Visibility time.Duration
 	Grace      time.Duration

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -74,10 +75,13 @@ func newWorld(t *testing.T, o fake.Options) *world {
 }
 
 // up starts an engine on the world.
-func (w *world) up() {
+func (w *world) up() { w.upOn(w.store, w.store.Queue()) }
+
+// upOn starts an engine that sees the store through decorators.
+func (w *world) upOn(store fleet.Store, queue fleet.Queue) {
 	w.t.Helper()
 	e, err := New(Config{
-		Store: w.store, Queue: w.store.Queue(), Archive: w.archive, Sandboxes: w.boxes, Nodes: w.nodes, Spec: w.spec, fault: w.fault,
+		Store: store, Queue: queue, Archive: w.archive, Sandboxes: w.boxes, Nodes: w.nodes, Spec: w.spec, fault: w.fault,
 		Variant: func(t fleet.Template, s fleet.TaskSpec) fleet.Template {
 			t.Resources, t.Revision = s.Resources, t.Revision+"v"
 			return t
@@ -90,10 +94,19 @@ func (w *world) up() {
 	w.engine, w.stop, w.done = e, cancel, make(chan struct{})
 	go func() {
 		defer close(w.done)
-		if err := e.Run(ctx); err != nil {
+		if err := e.Run(ctx); err != nil && !errors.Is(err, errKilled) {
 			w.t.Errorf("run: %v", err)
 		}
 	}()
+}
+
+// kill ends the engine as kill -9 would: it is cut off from the sandboxes and,
+// by its mortal store, from everything else.
+func (w *world) kill() {
+	next := w.boxes.Reopen()
+	w.stop()
+	<-w.done
+	w.boxes = next
 }
 
 // down stops the engine as a crash of the process would: nothing is cleaned up.

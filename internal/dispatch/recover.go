@@ -21,7 +21,16 @@ type Recovered struct {
 // waiting sandboxes that live are adopted, running tasks go on, tasks whose
 // sandbox is gone are tried again, and everything unknown is removed. It is
 // safe to be interrupted and run again.
-func (d *Dispatcher) Recover(ctx context.Context) (Recovered, error) {
+func (d *Dispatcher) Recover(ctx context.Context) (_ Recovered, err error) {
+	// A recovery that is broken off ends everything it began: nothing goes on
+	// trying in the background.
+	undo := context.AfterFunc(ctx, d.stop)
+	defer func() {
+		if undo(); err != nil {
+			d.stop()
+			d.wg.Wait()
+		}
+	}()
 	known, err := d.Records.Sandboxes(ctx, d.Clock())
 	if err != nil {
 		return Recovered{}, fmt.Errorf("read the sandboxes on record: %w", err)
