@@ -38,6 +38,7 @@ const (
 	TypeExec                        // host → runner: Exec
 	TypeExecControl                 // host → runner: ExecControl
 	TypeExecExit                    // runner → host: ExecExit
+	TypeNote                        // host → runner: Note
 	controlEnd
 )
 
@@ -59,6 +60,7 @@ var typeNames = map[Type]string{
 	TypeClaim: "claim", TypeAccepted: "accepted", TypeRejected: "rejected", TypeAttach: "attach",
 	TypePhase: "phase", TypeBlob: "blob", TypeReport: "report", TypeReportAck: "reportAck",
 	TypeStop: "stop", TypeExec: "exec", TypeExecControl: "execControl", TypeExecExit: "execExit",
+	TypeNote: "note",
 	TypeLog: "log", TypeLogAck: "logAck", TypeBlobPart: "blobPart", TypeBlobAck: "blobAck",
 	TypeHeartbeat: "heartbeat", TypeExecOut: "execOut", TypeExecIn: "execIn", TypeExecAck: "execAck",
 }
@@ -239,6 +241,13 @@ type ExecExit struct {
 	ID    uint32 `json:"id"`
 	Code  int    `json:"code"` // 128+n when killed by signal n
 	Error string `json:"error,omitempty"`
+}
+
+// Note is a line for the task's log, written as Muster's own where it belongs
+// in time: the log's offsets are the runner's to give. The runner drops it when
+// it has no task or no room.
+type Note struct {
+	Text string `json:"text"`
 }
 
 // Send writes a control message, in parts where it is large.

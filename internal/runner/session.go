@@ -92,6 +92,8 @@ func (s *session) handle(t protocol.Type, payload []byte) error {
 		return s.onExecControl(payload)
 	case protocol.TypeExecIn:
 		return s.onExecIn(payload)
+	case protocol.TypeNote:
+		return s.onNote(payload)
 	case protocol.TypeRefuse:
 		return protocol.Violation("refused")
 	}

@@ -55,11 +55,25 @@ func (s *Sandboxes) serve(b *box) error {
 	if err != nil {
 		return err
 	}
-	if b.proxy, err = egress.Serve(l, spec.Network, s.o.Proxy); err != nil {
+	if b.proxy, err = egress.Serve(l, spec.Network, s.proxyOptions(b.session)); err != nil {
 		_ = l.Close()
 		return fmt.Errorf("serve the proxy: %w", err)
 	}
 	return nil
+}
+
+// proxyOptions has refused names told in the task's log: git, curl and most
+// agents keep the proxy's own words to themselves.
+func (s *Sandboxes) proxyOptions(session *link.Session) egress.Options {
+	o := s.o.Proxy
+	told := o.OnDeny
+	o.OnDeny = func(name, why string) {
+		if told != nil {
+			told(name, why)
+		}
+		_ = session.Note("proxy: " + name + " " + why) // best effort: the client has its answer
+	}
+	return o
 }
 
 // listen makes a socket that only the sandbox's root may connect to. It is
