@@ -90,18 +90,22 @@ func (d *daemon) wire() error {
 	if err != nil {
 		return err
 	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	meter, err := server.NewMeter(registry)
+	if err != nil {
+		return err
+	}
 	d.control, err = control.New(control.Config{
 		Store: d.db, Queue: d.db.Queue(), Archive: d.archive, Sandboxes: d.boxes, Nodes: nodes, Secrets: secrets,
 		Spec: spec, Variant: v1alpha1.Variant, Logger: c.log, Consumer: fmt.Sprintf("muster/%d", os.Getpid()),
-		Visibility: visibility, ParallelStarts: c.parallel,
+		Visibility: visibility, ParallelStarts: c.parallel, Observe: meter,
 	})
 	if err != nil {
 		return err
 	}
 	d.hooks = webhook.New(webhook.Options{Tasks: d.db, Logger: c.log, UserAgent: "muster/" + version()})
 	d.cron = schedule.New(schedule.Config{Store: d.db, Submit: d.submitScheduled, Events: d.db, Logger: c.log})
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	d.server, err = server.New(server.Config{
 		Store: d.db, Archive: d.archive, Engine: d.control, Fleet: func() *v1alpha1.Fleet { return c.fleet },
 		Token: d.token, Version: version(), Logger: c.log, Ready: d.isReady, Registry: registry,

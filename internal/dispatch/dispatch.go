@@ -83,6 +83,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	defer extend.Stop()
 	defer d.wg.Wait()
 	defer d.stop()
+	d.wg.Go(func() { d.sample(d.base) })
 	for {
 		d.leaseAll(ctx)
 		select {
@@ -244,7 +245,7 @@ func (d *Dispatcher) Exec(ctx context.Context, id fleet.TaskID, q fleet.ExecRequ
 // used.
 func (d *Dispatcher) Usage(ctx context.Context, id fleet.TaskID) (fleet.Usage, error) {
 	if r := d.find(id); r != nil {
-		return d.Sandboxes.Usage(ctx, r.box)
+		return r.usage(ctx)
 	}
 	t, err := d.Tasks.Task(ctx, id)
 	return t.Result.Usage, err

@@ -26,6 +26,7 @@ type run struct {
 	started  bool             // first instruction seen
 	leasedAt time.Time
 	backstop *time.Timer
+	memory   held
 }
 
 func newRun(d *Dispatcher, t fleet.Task, l fleet.Lease, box fleet.SandboxID) *run {
@@ -181,7 +182,7 @@ func (r *run) abandon(why string) {
 
 // fail settles the task as ended without a report.
 func (r *run) fail(reason fleet.TaskReason, msg string) {
-	u, _ := r.d.Sandboxes.Usage(r.d.base, r.box) // best effort: it may be gone
+	u, _ := r.usage(r.d.base) // best effort: it may be gone
 	n, _ := r.d.Archive.LogSize(r.task.ID, r.lease.Attempt)
 	t, err := r.d.Tasks.Settle(r.d.base, r.task.ID, r.lease.Fence, fleet.Settlement{
 		State: StateOf(reason), Phases: r.task.Phases, EndedAt: r.d.Clock(),
@@ -214,7 +215,7 @@ func (r *run) lost(err error) {
 	case stopping != "":
 		r.fail(stopping, message(stopping, r.task, fleet.RunReport{}, fleet.Usage{}))
 	case reason != fleet.ReasonNodeLost:
-		u, _ := r.d.Sandboxes.Usage(r.d.base, r.box)
+		u, _ := r.usage(r.d.base)
 		r.fail(reason, message(reason, r.task, fleet.RunReport{Message: err.Error()}, u))
 	case !MayRetry(r.task):
 		r.fail(reason, fmt.Sprintf("its sandbox was lost on attempt %d of %d: %v", r.task.Attempt, r.task.Spec.Retries.Max+1, err))

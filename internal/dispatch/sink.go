@@ -77,7 +77,7 @@ func (s *sink) Done(rep fleet.RunReport) error {
 	}
 	r.mu.Unlock()
 	d := r.d
-	usage, uerr := d.Sandboxes.Usage(d.base, r.box)
+	usage, uerr := r.usage(d.base)
 	if uerr != nil {
 		d.Logger.Debug("usage of a finished task could not be read", "task", r.task.ID, "error", uerr)
 	}

@@ -1,0 +1,69 @@
+package dispatch
+
+import (
+	"context"
+	"time"
+
+	"muster.dev/muster/internal/fleet"
+)
+
+// sampleEvery is how often the usage of every running task is read, so that
+// memory can be added up over time.
+const sampleEvery = 10 * time.Second
+
+// held adds up memory byte-seconds by the trapezoidal rule over whatever readings
+// there are; the kernel keeps no such counter.
+type held struct {
+	at          time.Time
+	bytes       int64
+	byteSeconds float64
+}
+
+// add takes a reading and returns the sum since the claim.
+func (m *held) add(since time.Time, u fleet.Usage) int64 {
+	if m.at.IsZero() {
+		m.at, m.bytes = since, u.MemoryBytes
+	}
+	if dt := u.At.Sub(m.at).Seconds(); dt > 0 {
+		m.byteSeconds += dt * float64(m.bytes+u.MemoryBytes) / 2
+		m.at, m.bytes = u.At, u.MemoryBytes
+	}
+	return int64(m.byteSeconds)
+}
+
+// usage reads the counters of the run's sandbox.
+func (r *run) usage(ctx context.Context) (fleet.Usage, error) {
+	u, err := r.d.Sandboxes.Usage(ctx, r.box)
+	if err != nil {
+		return u, err
+	}
+	if u.At.IsZero() {
+		u.At = r.d.Clock()
+	}
+	r.mu.Lock()
+	u.MemoryByteSeconds = r.memory.add(r.task.ClaimedAt, u)
+	r.mu.Unlock()
+	return u, nil
+}
+
+// sample reads every running task once in a while until ctx ends.
+func (d *Dispatcher) sample(ctx context.Context) {
+	tick := time.NewTicker(sampleEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		d.mu.Lock()
+		held := make([]*run, 0, len(d.runs))
+		for _, r := range d.runs {
+			held = append(held, r)
+		}
+		d.mu.Unlock()
+		for _, r := range held {
+			_, _ = r.usage(ctx) // a sandbox that just ended has none
+		}
+	}
+}
