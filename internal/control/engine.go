@@ -23,7 +23,8 @@ type Engine struct {
 	slots    chan struct{} // one for every start under way
 	wg       sync.WaitGroup
 
-	state plan.State // the loop's own
+	state plan.State    // the loop's own
+	gap   time.Duration // likewise
 
 	mu            sync.Mutex
 	spec          Spec
@@ -133,6 +134,9 @@ func (e *Engine) Run(ctx context.Context) error {
 			"after a restart: %d warm sandboxes adopted, %d running tasks taken up, %d tasks returned to the queue, %d remains removed",
 			r.Adopted, r.Resumed, r.Requeued, r.Reaped)})
 	}
+	// Decide once before anything is leased: what the fleet's file no longer
+	// allows is then out of dispatch.
+	e.tick(ctx)
 	e.wg.Go(func() { e.shareWakes(ctx) })
 	e.wg.Go(func() { e.watchExits(ctx) })
 	e.wg.Go(func() { _ = e.dispatch.Run(ctx) }) // never fails
@@ -168,8 +172,7 @@ func (e *Engine) loop(ctx context.Context) {
 			return
 		case <-gap.C:
 		}
-		e.tick(ctx)
-		gap.Reset(e.c.Gap)
+		gap.Reset(e.pace(e.tick(ctx)))
 		select {
 		case <-ctx.Done():
 			return
@@ -182,13 +185,14 @@ func (e *Engine) loop(ctx context.Context) {
 }
 
 // tick is one round of observe, decide, journal, apply.
-func (e *Engine) tick(ctx context.Context) {
+// It reports whether it did anything.
+func (e *Engine) tick(ctx context.Context) bool {
 	e.mu.Lock()
 	frozen := e.frozen
 	spec := e.spec
 	e.mu.Unlock()
 	if frozen || ctx.Err() != nil {
-		return
+		return false
 	}
 	now := e.c.Clock()
 	snap := e.observe(ctx, now, &spec)
@@ -201,7 +205,7 @@ func (e *Engine) tick(ctx context.Context) {
 		if ctx.Err() == nil {
 			e.c.Logger.Error("cannot journal a decision; nothing is applied", "error", err)
 		}
-		return
+		return false
 	}
 	e.state, snap.seq = next, seq
 	e.mu.Lock()
@@ -209,7 +213,7 @@ func (e *Engine) tick(ctx context.Context) {
 	e.mu.Unlock()
 	if e.c.fault != nil {
 		if err := e.c.fault(); err != nil {
-			return
+			return false
 		}
 	}
 	e.announce(ctx, &snap)
@@ -217,6 +221,20 @@ func (e *Engine) tick(ctx context.Context) {
 	e.mu.Lock()
 	e.ready = true
 	e.mu.Unlock()
+	return p.Changed()
+}
+
+// pace is the gap before the next decision: short, so that a burst is met at
+// once, and longer while one decision after the other does something, so that
+// a steady stream is met in a few decisions a second and not in a hundred.
+func (e *Engine) pace(changed bool) time.Duration {
+	const longest = 100 * time.Millisecond
+	if !changed {
+		e.gap = e.c.Gap
+	} else {
+		e.gap = max(e.c.Gap, min(2*e.gap, longest))
+	}
+	return e.gap
 }
 
 // Quiesce prepares a stop that waits: nothing more is leased or started;

@@ -1,9 +1,11 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"muster.dev/muster/internal/fleet"
@@ -31,6 +33,7 @@ func (e *Engine) keepHouse(ctx context.Context) {
 	}
 	if due(&e.pruned, now, pruneEvery) {
 		e.prune(ctx, now)
+		e.forget()
 	}
 	if due(&e.saved, now, saveEvery) {
 		if err := e.save(ctx); err != nil && ctx.Err() == nil {
@@ -65,6 +68,21 @@ func (e *Engine) prune(ctx context.Context, now time.Time) {
 	for _, id := range gone {
 		if err := e.c.Archive.Remove(id); err != nil {
 			e.c.Logger.Warn("cannot remove what a pruned task left", "task", id, "error", err)
+		}
+	}
+}
+
+// forget drops what is remembered of pools that are no longer there: variants
+// come and go with the tasks that ask for them.
+func (e *Engine) forget() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for key := range e.pools {
+		if _, seen := slices.BinarySearchFunc(e.last.o.Pools, key, func(p plan.Pool, key fleet.PoolKey) int {
+			return cmp.Compare(p.Key, key)
+		}); !seen {
+			delete(e.pools, key)
+			delete(e.said, key)
 		}
 	}
 }

@@ -64,7 +64,7 @@ func (e *Engine) observe(ctx context.Context, now time.Time, spec *Spec) snapsho
 		nodes, s.o.NodesError = e.last.nodes, nodesErr.Error()
 	}
 	s.nodes = nodes
-	g := gather{e: e, now: now, spec: spec, pools: map[fleet.PoolKey]*plan.Pool{}, nodes: map[fleet.NodeID]*plan.Node{}}
+	g := gather{e: e, now: now, spec: spec, pools: map[fleet.PoolKey]*plan.Pool{}, nodes: map[fleet.NodeID]*plan.Node{}, templates: map[fleet.PoolKey]fleet.Template{}}
 	g.all(ctx, boxes, &s.stats, nodes)
 	s.o.Pools, s.o.Nodes = g.poolList(), g.nodeList()
 	s.o.Floors = floorsAt(now, spec)
@@ -115,6 +115,14 @@ type gather struct {
 	spec  *Spec
 	pools map[fleet.PoolKey]*plan.Pool
 	nodes map[fleet.NodeID]*plan.Node
+	// templates are those the pools are made from now.
+	templates map[fleet.PoolKey]fleet.Template
+}
+
+// fits tells whether a sandbox is confined as its template asks for now.
+func fits(s *fleet.SandboxSpec, t *fleet.Template) bool {
+	return s.Runtime == t.Runtime && s.Network.Mode == t.Network.Mode && slices.Equal(s.Network.Allow, t.Network.Allow) &&
+		slices.Equal(s.Network.AllowPrivate, t.Network.AllowPrivate) && slices.Equal(s.Mounts, t.Mounts)
 }
 
 func (g *gather) all(ctx context.Context, boxes []fleet.Sandbox, stats *fleet.QueueStats, nodes []fleet.Node) {
@@ -131,6 +139,9 @@ func (g *gather) all(ctx context.Context, boxes []fleet.Sandbox, stats *fleet.Qu
 		d := &stats.Pools[i]
 		if d.Backlog+d.InFlight > 0 {
 			g.pool(ctx, d.Pool, nil)
+		}
+		if _, variant := templateOf(d.Pool); variant {
+			continue
 		}
 		m := g.e.memory(d.Pool)
 		if m.Arrived > 0 && d.Arrived > m.Arrived {
@@ -179,6 +190,9 @@ func (g *gather) pool(ctx context.Context, key fleet.PoolKey, like *fleet.Sandbo
 		p.Seasonal = m.Weekly.Floor(g.now, p.Lead.P95+g.spec.Policy.Review, g.spec.Policy.Quantile)
 	}
 	g.pools[key] = p
+	if known {
+		g.templates[key] = t
+	}
 	return p
 }
 
@@ -219,6 +233,10 @@ func (g *gather) box(ctx context.Context, s *fleet.Sandbox) {
 		}
 	}
 	idle := plan.Idle{ID: s.Spec.ID, Node: s.Spec.Node, Created: s.CreatedAt, Since: s.ReadyAt, Stale: s.Spec.Revision != p.Revision}
+	if idle.Stale && !p.Unknown {
+		t, known := g.templates[s.Spec.Pool]
+		idle.Unfit = known && !fits(&s.Spec, &t)
+	}
 	switch s.State {
 	case fleet.SandboxStarting:
 		p.Starting++

@@ -22,6 +22,7 @@ type work struct {
 	warm  int // warm in all; at least floor
 	grant int // of need+warm, what the bounds allow
 	stale int // ready ones to be replaced
+	unfit int // ready ones that no task may get
 
 	missing int // wanted and not there
 	starts  int // of them, those that may be started now
@@ -44,7 +45,7 @@ type work struct {
 }
 
 // idle is the supply that is not busy.
-func (w *work) idle() int { return w.o.Ready + w.o.Starting }
+func (w *work) idle() int { return w.o.Ready - w.unfit + w.o.Starting }
 
 func (w *work) because(c Cause, b Bound, limit int) {
 	w.cause, w.bound, w.limit = c, b, limit
@@ -78,6 +79,7 @@ func Decide(now time.Time, o Observation, p Policy, s State) (Plan, State) {
 		if !w.o.Unknown {
 			w.t = p.Templates[w.o.Template]
 		}
+		d.expel(w)
 		d.measure(w, cursors)
 		d.stock(w)
 	}

@@ -96,7 +96,11 @@ type Idle struct {
 	Node    fleet.NodeID    `json:"node,omitempty"`
 	Created time.Time       `json:"created"`
 	Since   time.Time       `json:"since"` // ready, or draining, since then
-	Stale   bool            `json:"stale,omitempty"`
+	// Stale: of another revision than the template's. Unfit: made with another
+	// isolation than the template asks for now (network, mounts, runtime), so
+	// that no task may get it.
+	Stale bool `json:"stale,omitempty"`
+	Unfit bool `json:"unfit,omitempty"`
 }
 
 // Node is one machine and what is on it.

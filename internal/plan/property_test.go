@@ -38,6 +38,7 @@ func anyObservation(t *rapid.T, now time.Time) Observation {
 			for k := range p.Idle {
 				p.Idle[k].Node = o.Nodes[k%len(o.Nodes)].ID
 				p.Idle[k].Stale = rapid.IntRange(0, 5).Draw(t, "stale") == 0
+				p.Idle[k].Unfit = rapid.IntRange(0, 9).Draw(t, "unfit") == 0
 				p.Idle[k].Since, p.Idle[k].Created = now, now
 			}
 			for k := range rapid.IntRange(0, 5).Draw(t, "draining") {
@@ -131,7 +132,7 @@ func checkPlan(t *rapid.T, o Observation, p Policy, got Plan) {
 			starts += a.N
 			perNode[a.Node] += a.N
 		}
-		if got.Frozen && (a.Kind == DrainSandbox || a.Kind == DestroySandbox) {
+		if got.Frozen && (a.Kind == DrainSandbox && a.Reason.Cause != CauseUnfit || a.Kind == DestroySandbox) {
 			t.Fatalf("%s on missing signals", a.Kind)
 		}
 		if a.Reason.Sentence() == "" {

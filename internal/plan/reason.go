@@ -30,6 +30,7 @@ const (
 	CauseReclaim    Cause = "reclaim"      // idle stock makes room for waiting tasks
 	CauseUndrain    Cause = "undrain"      // taken back in place of starting another
 	CauseGiveUp     Cause = "give_up"      // it never started and never will
+	CauseUnfit      Cause = "unfit"        // made with another isolation than is asked for now
 	CauseNodes      Cause = "nodes"        // room for sandboxes
 )
 
@@ -149,6 +150,8 @@ func (r Reason) Sentence() string {
 		s = fmt.Sprintf("taking back %d that were draining in place of starting others; %s", n.Count, stock(n))
 	case CauseGiveUp:
 		s = fmt.Sprintf("%d starts failed and none ever succeeded: failing %d waiting tasks", n.Failures, n.Backlog)
+	case CauseUnfit:
+		s = fmt.Sprintf("taking 1 of %d ready out of dispatch", n.Ready)
 	case CauseNodes:
 		s = fmt.Sprintf("%d nodes wanted for %d sandboxes", n.Desired, n.Count)
 	default:

@@ -375,3 +375,17 @@ func floorsOf(expr, zone string, from time.Time, length time.Duration, n int) (o
 	}
 	return out
 }
+
+func TestUnfitIsTakenOutOfDispatchAtOnce(t *testing.T) {
+	o := observation(t0, pool("default", func(p *Pool) {
+		idle(p, 3)
+		p.Idle[0].Stale, p.Idle[0].Unfit = true, true
+	}))
+	p := policy()
+	p.Min = 3
+	o.Queues[0].Error = "down" // even then
+	got, _ := Decide(t0, o, p, State{})
+	if count(got, DrainSandbox, "") != 1 || got.Actions[0].Sandbox != "default-idle-0" || count(got, StartSandboxes, "") != 1 {
+		t.Errorf("want the unfit one drained and one started: %+v", got.Actions)
+	}
+}

@@ -9,10 +9,27 @@ func (d *decision) isStale(w *work, b *Idle) bool {
 	return b.Stale || w.t.MaxAge > 0 && d.now.Sub(b.Created) >= w.t.MaxAge
 }
 
+// expel drains at once what no task may get any more: here the old is broken
+// before the new is made, whatever the signals are.
+func (d *decision) expel(w *work) {
+	for i := 0; i < len(w.o.Idle) && i < MaxIdle; i++ {
+		b := &w.o.Idle[i]
+		if !b.Unfit {
+			continue
+		}
+		w.named |= 1 << i
+		w.unfit++
+		d.act(Action{Kind: DrainSandbox, Pool: w.o.Key, Sandbox: b.ID, Node: b.Node, Reason: Reason{
+			Cause: CauseUnfit, Bound: BoundTemplate, Numbers: Numbers{Ready: w.o.Ready, Count: 1},
+			Detail: "its template now asks for another network, other mounts or another runtime",
+		}})
+	}
+}
+
 func (d *decision) staleReady(w *work) int {
 	n := 0
 	for i := range w.o.Idle {
-		if d.isStale(w, &w.o.Idle[i]) {
+		if !w.o.Idle[i].Unfit && d.isStale(w, &w.o.Idle[i]) {
 			n++
 		}
 	}
@@ -48,7 +65,7 @@ func (d *decision) scaleIn(w *work) {
 		}
 		return
 	}
-	if n := d.drain(w, min(surplus, w.o.Ready), false); n > 0 && w.cause == "" {
+	if n := d.drain(w, min(surplus, w.o.Ready-w.unfit), false); n > 0 && w.cause == "" {
 		w.because(CauseSurplus, BoundNone, 0)
 		w.count = n
 	}
@@ -61,7 +78,7 @@ func (d *decision) replace(w *work) {
 	if w.stale == 0 {
 		return
 	}
-	n := min(w.stale, w.o.Ready-w.grant)
+	n := min(w.stale, w.o.Ready-w.unfit-w.grant)
 	stuck := w.placed == 0 && w.o.Starting == 0 && w.s.Breaker.Failures == 0
 	if n <= 0 && stuck && w.need == 0 {
 		n = 1
@@ -164,7 +181,7 @@ func (d *decision) reclaimOn(w *work, node *Node, n int) int {
 		if v == w {
 			continue
 		}
-		spare := v.o.Ready - v.drains - v.need
+		spare := v.o.Ready - v.unfit - v.drains - v.need
 		for b := 0; b < len(v.o.Idle) && b < MaxIdle && spare > 0 && fits < n; b++ {
 			if v.named&(1<<b) != 0 || v.o.Idle[b].Node != node.ID {
 				continue
