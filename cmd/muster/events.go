@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"os/signal"
 	"strconv"
 	"strings"
@@ -13,12 +14,18 @@ import (
 	"muster.dev/muster/internal/terminal"
 )
 
+// eventOptions are the flags of events that are not the query's own.
+type eventOptions struct {
+	follow bool
+	task   string // as typed
+	out    *outputFlag
+}
+
 func newEventsCommand(s *shell) *cobra.Command {
 	var (
-		q           client.EventQuery
-		follow      bool
-		since, task string
-		out         *outputFlag
+		q     client.EventQuery
+		o     eventOptions
+		since string
 	)
 	c := &cobra.Command{
 		Use:   "events",
@@ -37,41 +44,45 @@ restart of the server; -o json then prints one a line.
 			if q.Limit < 1 || q.Limit > 10000 {
 				return usageError("--limit %d is out of range; want 1 to 10000", q.Limit)
 			}
-			cl, err := s.connect()
-			if err != nil {
-				return err
-			}
-			defer cl.Close()
-			if task != "" {
-				if q.Task, err = cl.Resolve(cmd.Context(), task); err != nil {
-					return err
-				}
-			}
-			list, err := cl.Events(cmd.Context(), q)
-			if err != nil {
-				return err
-			}
-			if !follow {
-				if done, err := out.structured(s, list); done {
-					return err
-				}
-				return printEvents(s, list.Events)
-			}
-			return followEvents(cmd, s, cl, q, out, list.Events)
+			return showEvents(cmd.Context(), s, q, o)
 		},
 	}
 	f := c.Flags()
-	f.BoolVarP(&follow, "follow", "f", false, "go on until Ctrl-C")
+	f.BoolVarP(&o.follow, "follow", "f", false, "go on until Ctrl-C")
 	f.StringVar(&since, "since", "", "since `when`: 2h, 2026-03-01, or RFC 3339")
 	f.StringSliceVar(&q.Kinds, "kind", nil, "only these `kinds`, as scale_out,breaker_open")
-	f.StringVar(&task, "task", "", "only those of this task (`id`)")
+	f.StringVar(&o.task, "task", "", "only those of this task (`id`)")
 	f.Int64Var(&q.After, "after", 0, "only those after this `seq`")
 	f.IntVar(&q.Limit, "limit", 100, "at most this `many`, the newest")
-	out = addOutput(c, formatTable, formatJSON, formatYAML)
+	o.out = addOutput(c, formatTable, formatJSON, formatYAML)
 	_ = c.RegisterFlagCompletionFunc("task", func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
 		return taskIDs(cmd.Context(), s, nil, nil)
 	})
 	return c
+}
+
+func showEvents(ctx context.Context, s *shell, q client.EventQuery, o eventOptions) error {
+	c, err := s.connect()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if o.task != "" {
+		if q.Task, err = c.Resolve(ctx, o.task); err != nil {
+			return err
+		}
+	}
+	list, err := c.Events(ctx, q)
+	if err != nil {
+		return err
+	}
+	if o.follow {
+		return followEvents(ctx, c, q, list.Events, func(e fleet.Event) error { return printEvent(s, o.out, e) })
+	}
+	if done, err := o.out.structured(s, list); done {
+		return err
+	}
+	return printEvents(s, list.Events)
 }
 
 func eventTable(s *shell) *terminal.Table {
@@ -128,22 +139,24 @@ func eventReason(e fleet.Event) string {
 	return e.Reason
 }
 
-// followEvents prints what there is and then each event as it happens, in the
-// columns of the first page.
-func followEvents(cmd *cobra.Command, s *shell, c *client.Client, q client.EventQuery, out *outputFlag, first []fleet.Event) error {
-	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	show := func(e fleet.Event) error {
-		if out.value == formatJSON {
-			return line(s, e)
-		}
-		row := eventRow(e)
-		for i := range row {
-			row[i].Text = terminal.Escape(row[i].Text)
-		}
-		s.printf("%6s  %s  %-16s  %-24s  %s\n", row[0].Text, row[1].Text, row[2].Text, row[3].Text, row[4].Text)
-		return nil
+// printEvent prints one event of a stream, in the columns of the table.
+func printEvent(s *shell, out *outputFlag, e fleet.Event) error {
+	if out.value == formatJSON {
+		return line(s, e)
 	}
+	row := eventRow(e)
+	for i := range row {
+		row[i].Text = terminal.Escape(row[i].Text)
+	}
+	s.printf("%6s  %s  %-16s  %-24s  %s\n", row[0].Text, row[1].Text, row[2].Text, row[3].Text, row[4].Text)
+	return nil
+}
+
+// followEvents shows what there is and then each event as it happens, until
+// Ctrl-C.
+func followEvents(ctx context.Context, c *client.Client, q client.EventQuery, first []fleet.Event, show func(fleet.Event) error) error {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
 	for _, e := range first {
 		if err := show(e); err != nil {
 			return err

@@ -29,12 +29,15 @@ type execAnswer struct {
 	Stderr   rawText      `json:"stderr"`
 }
 
+// execOptions are the flags of exec.
+type execOptions struct {
+	tty, stdin bool
+	env        []string
+	out        *outputFlag
+}
+
 func newExecCommand(s *shell) *cobra.Command {
-	var (
-		tty, stdin bool
-		env        []string
-		out        *outputFlag
-	)
+	var o execOptions
 	c := &cobra.Command{
 		Use:   "exec [flags] ID -- COMMAND [ARG…]",
 		Short: "Run a command in a running task's sandbox",
@@ -48,47 +51,51 @@ standard input is one). -o json collects the output into an object.`,
 		Args:              cobra.MinimumNArgs(2),
 		ValidArgsFunction: completeTask(s, running),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			command := args[1:]
-			if command[0] == "--" {
-				command = command[1:]
-			}
-			if len(command) == 0 || strings.HasPrefix(command[0], "-") {
-				return usageError("no command behind %q; want `muster exec [flags] ID -- COMMAND`, flags before the id", args[0])
-			}
-			environment, err := (&taskFlags{env: env}).environment()
-			if err != nil {
-				return err
-			}
-			asJSON := out.value == formatJSON
-			if asJSON && tty {
-				return usageError("-t and -o json exclude each other: a terminal's output is not one text")
-			}
-			cl, id, err := s.task(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			defer cl.Close()
-			r := fleet.ExecRequest{Command: command, Env: environment, TTY: tty, Stdout: s.out, Stderr: s.errs}
-			if stdin || tty && isTerminal(s, s.in) {
-				r.Stdin = s.in
-			}
-			if asJSON {
-				return execJSON(cmd.Context(), s, cl, id, r)
-			}
-			code, err := execLive(cmd.Context(), s, cl, id, r)
-			if err == nil && code != 0 {
-				err = exitStatus(code)
-			}
-			return err
+			return runExec(cmd.Context(), s, o, args)
 		},
 	}
 	f := c.Flags()
 	f.SetInterspersed(false) // what follows the id is the command's
-	f.BoolVarP(&tty, "tty", "t", false, "give the command a terminal")
-	f.BoolVarP(&stdin, "stdin", "i", false, "pass standard input on")
-	f.StringArrayVarP(&env, "env", "e", nil, "`KEY=VALUE`, or KEY to pass yours on; repeat for several")
-	out = addOutput(c, formatText, formatJSON)
+	f.BoolVarP(&o.tty, "tty", "t", false, "give the command a terminal")
+	f.BoolVarP(&o.stdin, "stdin", "i", false, "pass standard input on")
+	f.StringArrayVarP(&o.env, "env", "e", nil, "`KEY=VALUE`, or KEY to pass yours on; repeat for several")
+	o.out = addOutput(c, formatText, formatJSON)
 	return c
+}
+
+func runExec(ctx context.Context, s *shell, o execOptions, args []string) error {
+	command := args[1:]
+	if command[0] == "--" {
+		command = command[1:]
+	}
+	if len(command) == 0 || strings.HasPrefix(command[0], "-") {
+		return usageError("no command behind %q; want `muster exec [flags] ID -- COMMAND`, flags before the id", args[0])
+	}
+	environment, err := (&taskFlags{env: o.env}).environment()
+	if err != nil {
+		return err
+	}
+	asJSON := o.out.value == formatJSON
+	if asJSON && o.tty {
+		return usageError("-t and -o json exclude each other: a terminal's output is not one text")
+	}
+	c, id, err := s.task(ctx, args[0])
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	r := fleet.ExecRequest{Command: command, Env: environment, TTY: o.tty, Stdout: s.out, Stderr: s.errs}
+	if o.stdin || o.tty && isTerminal(s, s.in) {
+		r.Stdin = s.in
+	}
+	if asJSON {
+		return execJSON(ctx, s, c, id, r)
+	}
+	code, err := execLive(ctx, s, c, id, r)
+	if err == nil && code != 0 {
+		err = exitStatus(code)
+	}
+	return err
 }
 
 func isTerminal(s *shell, stream any) bool {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os/signal"
 	"slices"
@@ -42,24 +43,8 @@ the server. -o json prints a record a line, its data in base64.`,
 			if q.Attempt < 0 {
 				return usageError("--attempt %d is negative; want 1 or more", q.Attempt)
 			}
-			cl, id, err := s.task(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			defer cl.Close()
 			o.json = out.value == formatJSON
-			p := newLogPrinter(s, o)
-			// Ctrl-C ends it in order, so that no colour is left behind.
-			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
-			defer stop()
-			_, err = cl.Log(ctx, id, q, p.print)
-			if cerr := p.close(); err == nil && cerr != nil {
-				err = fmt.Errorf("print the log: %w", cerr)
-			}
-			if ctx.Err() != nil {
-				return exitStatus(exitInterrupted)
-			}
-			return err
+			return showLog(cmd.Context(), s, args[0], q, o)
 		},
 	}
 	f := c.Flags()
@@ -70,4 +55,24 @@ the server. -o json prints a record a line, its data in base64.`,
 	out = addOutput(c, formatText, formatJSON)
 	_ = c.RegisterFlagCompletionFunc("stream", cobra.FixedCompletions(streams, cobra.ShellCompDirectiveNoFileComp))
 	return c
+}
+
+func showLog(ctx context.Context, s *shell, typed string, q client.LogQuery, o logOptions) error {
+	c, id, err := s.task(ctx, typed)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	// Ctrl-C ends it in order, so that no colour is left behind.
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	p := newLogPrinter(s, o)
+	_, err = c.Log(ctx, id, q, p.print)
+	if cerr := p.close(); err == nil && cerr != nil {
+		err = fmt.Errorf("print the log: %w", cerr)
+	}
+	if ctx.Err() != nil {
+		return exitStatus(exitInterrupted)
+	}
+	return err
 }
