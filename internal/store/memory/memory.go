@@ -177,10 +177,10 @@ func (s *Store) write(e *entry, t fleet.Task) fleet.Task {
 		sb.State == fleet.SandboxClaimed && sb.Task == t.ID && sb.Fence == t.Fence {
 		s.sandboxes[sb.Spec.ID] = lifecycle.Freed(sb)
 	}
-	e.task, e.leased = cloneTask(t), false
+	e.task, e.leased = lifecycle.CloneTask(t), false
 	if t.State.Final() && t.Spec.Webhook != "" && e.hook == hookNone {
 		e.hook = hookPending
 	}
 	s.notify()
-	return cloneTask(t)
+	return lifecycle.CloneTask(t)
 }

@@ -158,7 +158,7 @@ func (q queue) Lease(ctx context.Context, r fleet.LeaseRequest) ([]fleet.Deliver
 		e.leased, e.until = true, now.Add(r.Visibility)
 		out = append(out, fleet.Delivery{
 			Lease: fleet.Lease{Task: e.task.ID, Attempt: e.task.Attempt, Fence: e.task.Fence, Until: e.until},
-			Task:  cloneTask(e.task),
+			Task:  lifecycle.CloneTask(e.task),
 		})
 	}
 	if len(out) > 0 {

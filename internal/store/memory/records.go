@@ -22,7 +22,7 @@ func (s *Store) PutSandbox(ctx context.Context, sb fleet.Sandbox) error {
 	if lifecycle.Overlooks(s.sandboxes[sb.Spec.ID], sb) {
 		return fmt.Errorf("put sandbox %s as %s: task %s has claimed it: %w", sb.Spec.ID, sb.State, s.sandboxes[sb.Spec.ID].Task, fleet.ErrConflict)
 	}
-	s.sandboxes[sb.Spec.ID] = cloneSandbox(lifecycle.CleanSandbox(sb))
+	s.sandboxes[sb.Spec.ID] = lifecycle.CloneSandbox(lifecycle.CleanSandbox(sb))
 	return nil
 }
 
@@ -41,7 +41,7 @@ func (s *Store) ClaimSandbox(ctx context.Context, id fleet.SandboxID, l fleet.Le
 	case !ok:
 		return fleet.Task{}, fmt.Errorf("claim sandbox %s: %w", id, fleet.ErrNotFound)
 	case sb.State == fleet.SandboxClaimed && sb.Task == l.Task && sb.Fence == l.Fence:
-		return cloneTask(e.task), nil
+		return lifecycle.CloneTask(e.task), nil
 	case e.task.State.Active():
 		return fleet.Task{}, fmt.Errorf("claim sandbox %s: task %s holds sandbox %s: %w", id, l.Task, e.task.Sandbox, fleet.ErrConflict)
 	case sb.State != fleet.SandboxReady:
@@ -50,7 +50,7 @@ func (s *Store) ClaimSandbox(ctx context.Context, id fleet.SandboxID, l fleet.Le
 	e.task, sb = lifecycle.Claimed(e.task, sb, launch, at)
 	s.sandboxes[id] = sb
 	s.arm()
-	return cloneTask(e.task), nil
+	return lifecycle.CloneTask(e.task), nil
 }
 
 // Sandbox implements fleet.SandboxRecords.
@@ -63,7 +63,7 @@ func (s *Store) Sandbox(ctx context.Context, id fleet.SandboxID) (fleet.Sandbox,
 	if !ok {
 		return fleet.Sandbox{}, fmt.Errorf("sandbox %s: %w", id, fleet.ErrNotFound)
 	}
-	return cloneSandbox(sb), nil
+	return lifecycle.CloneSandbox(sb), nil
 }
 
 // Sandboxes implements fleet.SandboxRecords; in order of id.
@@ -78,7 +78,7 @@ func (s *Store) Sandboxes(ctx context.Context, goneSince time.Time) ([]fleet.San
 		if sb.State == fleet.SandboxGone && (goneSince.IsZero() || sb.GoneAt.Before(goneSince)) {
 			continue
 		}
-		out = append(out, cloneSandbox(sb))
+		out = append(out, lifecycle.CloneSandbox(sb))
 	}
 	return out, nil
 }
@@ -89,7 +89,7 @@ func (s *Store) AppendDecision(ctx context.Context, d fleet.DecisionRecord) (int
 		return 0, err
 	}
 	defer s.mu.Unlock()
-	d = cloneDecision(d)
+	d = lifecycle.CloneDecision(d)
 	d.Seq, d.At = int64(len(s.decisions)+1), lifecycle.Clean(d.At)
 	s.decisions = append(s.decisions, d)
 	return d.Seq, nil
@@ -104,7 +104,7 @@ func (s *Store) Decision(ctx context.Context, seq int64) (fleet.DecisionRecord, 
 	if seq < 1 || seq > int64(len(s.decisions)) {
 		return fleet.DecisionRecord{}, fmt.Errorf("decision %d: %w", seq, fleet.ErrNotFound)
 	}
-	return cloneDecision(s.decisions[seq-1]), nil
+	return lifecycle.CloneDecision(s.decisions[seq-1]), nil
 }
 
 // Decisions implements fleet.Journal; oldest first.
@@ -116,7 +116,7 @@ func (s *Store) Decisions(ctx context.Context, after int64, limit int) ([]fleet.
 	out := []fleet.DecisionRecord{}
 	for _, d := range s.decisions {
 		if d.Seq > after && len(out) < lifecycle.Limit(limit) {
-			out = append(out, cloneDecision(d))
+			out = append(out, lifecycle.CloneDecision(d))
 		}
 	}
 	return out, nil
@@ -130,10 +130,10 @@ func (s *Store) AppendEvents(ctx context.Context, ev []fleet.Event) ([]fleet.Eve
 	defer s.mu.Unlock()
 	out := make([]fleet.Event, 0, len(ev))
 	for _, e := range ev {
-		e = cloneEvent(e)
+		e = lifecycle.CloneEvent(e)
 		e.Seq, e.At = int64(len(s.events)+1), lifecycle.Clean(e.At)
 		s.events = append(s.events, e)
-		out = append(out, cloneEvent(e))
+		out = append(out, lifecycle.CloneEvent(e))
 	}
 	for w := range s.watchers {
 		select {
@@ -161,7 +161,7 @@ func (s *Store) Events(ctx context.Context, f fleet.EventFilter) ([]fleet.Event,
 			}
 			out = out[1:]
 		}
-		out = append(out, cloneEvent(e))
+		out = append(out, lifecycle.CloneEvent(e))
 	}
 	return out, nil
 }

@@ -29,7 +29,7 @@ func (s *Store) Submit(ctx context.Context, tasks []fleet.Task) ([]fleet.Task, e
 		if !known {
 			fresh = append(fresh, e)
 		}
-		out[i] = cloneTask(e.task)
+		out[i] = lifecycle.CloneTask(e.task)
 	}
 	if b := s.opt.MaxBacklog; b > 0 && len(fresh) > 0 && s.waiting()+len(fresh) > b {
 		return nil, fmt.Errorf("submit: %d tasks wait and the queue is bounded to %d (spec.queue.maxBacklog): %w", s.waiting(), b, fleet.ErrFull)
@@ -74,7 +74,7 @@ func (s *Store) admit(t fleet.Task, keys map[key]*entry, ids map[fleet.TaskID]bo
 	if s.tasks[n.ID] != nil || ids[n.ID] {
 		return nil, false, fmt.Errorf("task %s exists: %w", n.ID, fleet.ErrConflict)
 	}
-	e = &entry{task: cloneTask(n), digest: string(digest), deadline: lifecycle.ExpiresAt(n)}
+	e = &entry{task: lifecycle.CloneTask(n), digest: string(digest), deadline: lifecycle.ExpiresAt(n)}
 	ids[n.ID] = true
 	if k.key != "" {
 		keys[k] = e
@@ -92,7 +92,7 @@ func (s *Store) Task(ctx context.Context, id fleet.TaskID) (fleet.Task, error) {
 	if e == nil {
 		return fleet.Task{}, fmt.Errorf("task %s: %w", id, fleet.ErrNotFound)
 	}
-	return cloneTask(e.task), nil
+	return lifecycle.CloneTask(e.task), nil
 }
 
 // Tasks implements fleet.Tasks.
@@ -104,7 +104,7 @@ func (s *Store) Tasks(ctx context.Context, f fleet.TaskFilter) ([]fleet.Task, er
 	out := []fleet.Task{}
 	for _, e := range s.tasks {
 		if lifecycle.MatchesTask(f, e.task) {
-			out = append(out, cloneTask(e.task))
+			out = append(out, lifecycle.CloneTask(e.task))
 		}
 	}
 	slices.SortFunc(out, func(a, b fleet.Task) int { return cmp.Compare(b.ID, a.ID) })
@@ -180,7 +180,7 @@ func (s *Store) Cancel(ctx context.Context, id fleet.TaskID, by string, now time
 		e.task.Cancel, e.task.CancelBy = true, by
 		s.notify()
 	}
-	return cloneTask(e.task), nil
+	return lifecycle.CloneTask(e.task), nil
 }
 
 // ExpireQueued implements fleet.Tasks.
@@ -215,7 +215,7 @@ func (s *Store) PendingWebhooks(ctx context.Context, limit int) ([]fleet.Task, e
 	out := []fleet.Task{}
 	for _, e := range s.tasks {
 		if e.hook == hookPending {
-			out = append(out, cloneTask(e.task))
+			out = append(out, lifecycle.CloneTask(e.task))
 		}
 	}
 	slices.SortFunc(out, func(a, b fleet.Task) int {

@@ -200,9 +200,9 @@ func recount(t *testing.T, db *DB) {
 		t.Fatal(err)
 	}
 	var waiting, held, arrived, orphans int
-	if err := db.readers.QueryRow(`SELECT count(*) FILTER (WHERE state = 'queued' AND held = 0), count(*) FILTER (WHERE held = 1),
+	if err := db.readers.QueryRow(`SELECT count(*) FILTER (WHERE place = 0), count(*) FILTER (WHERE place = 1),
 		(SELECT coalesce(sum(arrived), 0) FROM pools),
-		(SELECT count(*) FROM tasks WHERE held = 1 AND state <> 'queued' AND sandbox NOT IN (SELECT id FROM sandboxes WHERE state = 'claimed'))
+		(SELECT count(*) FROM tasks WHERE place = 1 AND state <> 'queued' AND sandbox NOT IN (SELECT id FROM sandboxes WHERE state = 'claimed'))
 		FROM tasks`).Scan(&waiting, &held, &arrived, &orphans); err != nil {
 		t.Fatal(err)
 	}

@@ -20,6 +20,7 @@ type line struct {
 	holds   map[fleet.TaskID]*hold // leased, sandbox claimed or not
 	fresh   map[fleet.TaskID]*hold // the part of holds without a sandbox
 	running map[fleet.TenantID]int // holds by tenant
+	ended   map[fleet.TaskID]*hold // released in the transaction that is open: it may be undone
 	waiting int                    // delayed included
 	horizon int64                  // delayed holds exactly the waiting tasks due after it
 	dead    int
@@ -68,6 +69,7 @@ type hold struct {
 	fence   int64
 	state   fleet.TaskState
 	until   time.Time // the lease's end; of no meaning once a sandbox is claimed
+	rec     *record   // the task as it is; nil until it is needed after a rebuild
 }
 
 type spotHeap []spot
@@ -102,6 +104,7 @@ func newLine(shares map[fleet.TenantID]fleet.Share) *line {
 	return &line{
 		shares: shares, pools: map[fleet.PoolKey]*pool{}, removed: map[int64]struct{}{},
 		holds: map[fleet.TaskID]*hold{}, fresh: map[fleet.TaskID]*hold{}, running: map[fleet.TenantID]int{},
+		ended: map[fleet.TaskID]*hold{},
 	}
 }
 
@@ -297,6 +300,7 @@ func (l *line) claim(h *hold) {
 func (l *line) release(h *hold) {
 	delete(l.holds, h.id)
 	delete(l.fresh, h.id)
+	l.ended[h.id] = h
 	h.pool.inFlight--
 	if l.running[h.tenant]--; l.running[h.tenant] == 0 {
 		delete(l.running, h.tenant)

@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"fmt"
-	"time"
 
 	"muster.dev/muster/internal/fleet"
 )
@@ -10,7 +9,7 @@ import (
 // takeBack ends the leases of the process that had the file before: it is
 // gone, and whatever it leased without claiming a sandbox can go to another.
 func (db *DB) takeBack(t *tx) error {
-	_, err := t.exec(`UPDATE tasks SET held = 0, phases = '' WHERE held = 1 AND state = 'queued'`)
+	_, err := t.exec(`UPDATE tasks SET place = 0, phases = '' WHERE place = 1 AND state = 'queued'`)
 	if err != nil {
 		return fmt.Errorf("take back leases: %w", err)
 	}
@@ -28,7 +27,7 @@ func (db *DB) mend(t *tx) error {
 		return nil
 	}
 	l := newLine(old.shares)
-	l.horizon = old.horizon
+	l.horizon, l.ended = old.horizon, old.ended
 	for _, part := range []func(*tx, *line, *line) error{loadPools, loadWaiting, loadHeld, loadCounts} {
 		if err := part(t, l, old); err != nil {
 			return fmt.Errorf("read the queue: %w", err)
@@ -60,7 +59,7 @@ func loadPools(t *tx, l, _ *line) error {
 }
 
 func loadWaiting(t *tx, l, _ *line) error {
-	rows, err := t.rows("SELECT pool, tenant, priority, due_at, seq FROM tasks INDEXED BY tasks_waiting WHERE state = 'queued' AND held = 0")
+	rows, err := t.rows("SELECT pool, tenant, priority, due_at, seq FROM tasks INDEXED BY tasks_waiting WHERE place = 0")
 	if err != nil {
 		return err
 	}
@@ -78,7 +77,7 @@ func loadWaiting(t *tx, l, _ *line) error {
 }
 
 func loadHeld(t *tx, l, old *line) error {
-	rows, err := t.rows("SELECT seq, id, tenant, pool, attempt, fence, state FROM tasks WHERE held = 1")
+	rows, err := t.rows("SELECT seq, id, tenant, pool, attempt, fence, state FROM tasks WHERE place = 1")
 	if err != nil {
 		return err
 	}
@@ -92,10 +91,10 @@ func loadHeld(t *tx, l, old *line) error {
 		h.pool = l.pool(key)
 		// Ends of leases are known in memory only. A lease that is in the file
 		// and not in memory was not committed, as far as its caller was told.
-		if was := old.holds[h.id]; was != nil && was.fence == h.fence {
-			h.until = was.until
-		} else {
-			h.until = time.Time{}
+		for _, was := range []*hold{old.ended[h.id], old.holds[h.id]} {
+			if was != nil && was.fence == h.fence {
+				h.until = was.until
+			}
 		}
 		l.keep(h)
 	}

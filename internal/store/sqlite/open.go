@@ -84,6 +84,8 @@ type DB struct {
 	suspicion sync.Once
 
 	last lastDecision // used by the writer only
+
+	onCall func(*call) // tests only
 }
 
 // fdatasync is what SQLite syncs with on Linux unless told otherwise; the

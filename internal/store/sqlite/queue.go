@@ -178,13 +178,13 @@ func (q queue) lease(t *tx, r fleet.LeaseRequest) ([]fleet.Delivery, error) {
 		if err != nil {
 			return nil, err
 		}
-		rec.Task, rec.held = lifecycle.Leased(rec.Task, now), true
-		if err := rec.update(t); err != nil {
+		rec.Task = lifecycle.Leased(rec.Task, now)
+		if err := rec.lease(t); err != nil {
 			return nil, err
 		}
 		h := &hold{
 			seq: rec.seq, id: rec.ID, tenant: rec.Spec.Tenant, pool: pool,
-			attempt: rec.Attempt, fence: rec.Fence, state: rec.State, until: now.Add(r.Visibility),
+			attempt: rec.Attempt, fence: rec.Fence, state: rec.State, until: now.Add(r.Visibility), rec: &rec,
 		}
 		q.mu.Lock()
 		q.line.keep(h)
@@ -193,7 +193,7 @@ func (q queue) lease(t *tx, r fleet.LeaseRequest) ([]fleet.Delivery, error) {
 		t.armed = true
 		out = append(out, fleet.Delivery{
 			Lease: fleet.Lease{Task: h.id, Attempt: h.attempt, Fence: h.fence, Until: h.until},
-			Task:  rec.Task,
+			Task:  lifecycle.CloneTask(rec.Task),
 		})
 	}
 }

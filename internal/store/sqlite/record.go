@@ -13,10 +13,19 @@ import (
 type record struct {
 	fleet.Task
 	seq      int64
-	held     bool
 	deadline time.Time
 	hook     int
 }
+
+// place is where a task is for the queue.
+type place int
+
+// The values of the column place.
+const (
+	waits place = iota
+	isHeld
+	hasEnded
+)
 
 // The values of the column webhook.
 const (
@@ -25,7 +34,7 @@ const (
 	hookDone
 )
 
-const columns = `t.seq, t.id, s.spec, t.state, t.held, t.attempt, t.fence, t.due_at, t.deadline, t.submitted_at,
+const columns = `t.seq, t.id, s.spec, t.state, t.attempt, t.fence, t.due_at, t.deadline, t.submitted_at,
 	t.sandbox, t.node, t.launch, t.phases, t.result, t.cancel, t.cancel_by,
 	t.claimed_at, t.started_at, t.running_at, t.ended_at, t.webhook`
 
@@ -38,7 +47,7 @@ func scanTask(row scanner) (record, error) {
 		due, deadline, submitted, claimed, began int64
 		running, ended                           int64
 	)
-	err := row.Scan(&r.seq, &r.ID, &spec, &r.State, &r.held, &r.Attempt, &r.Fence, &due, &deadline, &submitted,
+	err := row.Scan(&r.seq, &r.ID, &spec, &r.State, &r.Attempt, &r.Fence, &due, &deadline, &submitted,
 		&r.Sandbox, &r.Node, &r.Launch, &phases, &result, &r.Cancel, &r.CancelBy,
 		&claimed, &began, &running, &ended, &r.hook)
 	if err != nil {
@@ -91,28 +100,66 @@ func (r *record) insert(t *tx, digest []byte) error {
 	return nil
 }
 
-// update writes everything of a task that can change.
-func (r *record) update(t *tx) error {
-	phases, result := "", ""
-	if r.Phases != (fleet.Phases{}) {
-		b, err := json.Marshal(r.Phases)
-		if err != nil {
-			return err
-		}
-		phases = string(b)
+// rest writes a task that nobody holds any more: it waits or has ended.
+func (r *record) rest(t *tx) error {
+	phases, err := encodePhases(r.Phases)
+	if err != nil {
+		return err
 	}
+	result := ""
 	if b, err := json.Marshal(r.Result); err != nil {
 		return err
 	} else if string(b) != emptyResult {
 		result = string(b)
 	}
-	_, err := t.exec(`UPDATE tasks SET state = ?, held = ?, attempt = ?, fence = ?, due_at = ?, deadline = ?,
+	where := waits
+	if r.State.Final() {
+		where = hasEnded
+	}
+	_, err = t.exec(`UPDATE tasks SET state = ?, place = ?, due_at = ?, deadline = ?,
 		sandbox = ?, node = ?, launch = ?, phases = ?, result = ?, cancel = ?, cancel_by = ?,
 		claimed_at = ?, started_at = ?, running_at = ?, ended_at = ?, dead = ?, webhook = ? WHERE seq = ?`,
-		string(r.State), r.held, r.Attempt, r.Fence, nano(r.DueAt), nano(r.deadline),
+		string(r.State), where, nano(r.DueAt), nano(r.deadline),
 		string(r.Sandbox), string(r.Node), string(r.Launch), phases, result, r.Cancel, r.CancelBy,
 		nano(r.ClaimedAt), nano(r.StartedAt), nano(r.RunningAt), nano(r.EndedAt), lifecycle.Dead(r.Task), r.hook, r.seq)
 	return err
+}
+
+// lease writes what a lease changes.
+func (r *record) lease(t *tx) error {
+	phases, err := encodePhases(r.Phases)
+	if err != nil {
+		return err
+	}
+	_, err = t.exec("UPDATE tasks SET place = ?, attempt = ?, fence = ?, phases = ? WHERE seq = ?",
+		isHeld, r.Attempt, r.Fence, phases, r.seq)
+	return err
+}
+
+// claim writes what a claim changes.
+func (r *record) claim(t *tx) error {
+	_, err := t.exec("UPDATE tasks SET state = ?, sandbox = ?, node = ?, launch = ?, claimed_at = ?, result = '' WHERE seq = ?",
+		string(r.State), string(r.Sandbox), string(r.Node), string(r.Launch), nano(r.ClaimedAt), r.seq)
+	return err
+}
+
+// progress writes what can change while a sandbox has the task.
+func (r *record) progress(t *tx) error {
+	phases, err := encodePhases(r.Phases)
+	if err != nil {
+		return err
+	}
+	_, err = t.exec("UPDATE tasks SET state = ?, started_at = ?, running_at = ?, phases = ?, cancel = ?, cancel_by = ? WHERE seq = ?",
+		string(r.State), nano(r.StartedAt), nano(r.RunningAt), phases, r.Cancel, r.CancelBy, r.seq)
+	return err
+}
+
+func encodePhases(p fleet.Phases) (string, error) {
+	if p == (fleet.Phases{}) {
+		return "", nil
+	}
+	b, err := json.Marshal(p)
+	return string(b), err
 }
 
 var emptyResult = func() string {

@@ -76,13 +76,13 @@ func (db *DB) ClaimSandbox(ctx context.Context, id fleet.SandboxID, l fleet.Leas
 		if err != nil {
 			return err
 		}
-		r, err := t.task(h.seq)
+		r, err := t.held(h)
 		if err != nil {
 			return err
 		}
 		switch {
 		case s.State == fleet.SandboxClaimed && s.Task == l.Task && s.Fence == l.Fence:
-			out = r.Task
+			out = lifecycle.CloneTask(r.Task)
 			return nil
 		case r.State.Active():
 			return fmt.Errorf("sandbox %s: task %s holds sandbox %s: %w", id, l.Task, r.Sandbox, fleet.ErrConflict)
@@ -90,7 +90,7 @@ func (db *DB) ClaimSandbox(ctx context.Context, id fleet.SandboxID, l fleet.Leas
 			return fmt.Errorf("sandbox %s is %s: %w", id, s.State, fleet.ErrConflict)
 		}
 		r.Task, s = lifecycle.Claimed(r.Task, s, launch, at)
-		if err := r.update(t); err != nil {
+		if err := r.claim(t); err != nil {
 			return err
 		}
 		if _, err := t.exec("UPDATE sandboxes SET state = ?, task = ?, fence = ?, claimed_at = ? WHERE id = ?",
@@ -99,9 +99,9 @@ func (db *DB) ClaimSandbox(ctx context.Context, id fleet.SandboxID, l fleet.Leas
 		}
 		db.mu.Lock()
 		db.line.claim(h)
-		t.moved = true
 		db.mu.Unlock()
-		out = r.Task
+		db.remember(t, h, r)
+		out = lifecycle.CloneTask(r.Task)
 		return nil
 	})
 	if err != nil {

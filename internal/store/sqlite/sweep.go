@@ -12,7 +12,7 @@ import (
 // ExpireQueued implements fleet.Tasks. It looks before it writes, so that
 // calling it often costs nothing when nothing has expired.
 func (db *DB) ExpireQueued(ctx context.Context, now time.Time, limit int) ([]fleet.Task, error) {
-	const late = "FROM tasks WHERE state = 'queued' AND held = 0 AND deadline > 0 AND deadline <= ? ORDER BY deadline, seq LIMIT ?"
+	const late = "FROM tasks WHERE place = 0 AND deadline > 0 AND deadline <= ? ORDER BY deadline, seq LIMIT ?"
 	if err := db.reap(ctx); err != nil {
 		return nil, fmt.Errorf("expire: %w", err)
 	}
@@ -88,7 +88,7 @@ func (db *DB) WebhookDone(ctx context.Context, id fleet.TaskID, problem string) 
 // Prune implements fleet.Tasks. Tasks whose webhook is still to be delivered
 // are kept. Records of sandboxes gone before the same time are deleted too.
 func (db *DB) Prune(ctx context.Context, before time.Time, limit int) ([]fleet.TaskID, error) {
-	const old = "FROM tasks WHERE ended_at > 0 AND ended_at < ? AND webhook <> 1 ORDER BY ended_at, id LIMIT ?"
+	const old = "FROM tasks WHERE place = 2 AND ended_at < ? AND webhook <> 1 ORDER BY ended_at, id LIMIT ?"
 	out := []fleet.TaskID{}
 	var tasks, boxes int
 	if err := db.readers.QueryRowContext(ctx, "SELECT (SELECT count(*) FROM (SELECT 1 "+old+`)),

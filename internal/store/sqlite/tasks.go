@@ -139,22 +139,40 @@ func (db *DB) Change(ctx context.Context, id fleet.TaskID, fence int64, c fleet.
 		if !h.state.Active() {
 			return fmt.Errorf("task %s has claimed no sandbox: %w", id, fleet.ErrFenced)
 		}
-		r, err := t.task(h.seq)
+		r, err := t.held(h)
 		if err != nil {
 			return err
 		}
 		if r.Task, err = lifecycle.Changed(r.Task, c); err != nil {
 			return err
 		}
-		if err := r.update(t); err != nil {
+		if err := r.progress(t); err != nil {
 			return err
 		}
-		db.mu.Lock()
-		h.state = r.State
-		t.moved = true
-		db.mu.Unlock()
+		db.remember(t, h, r)
 		return nil
 	})
+}
+
+// held is the task of a hold, as it is. It shares what it refers to with the
+// hold: a copy is given out (lifecycle.CloneTask).
+func (t *tx) held(h *hold) (record, error) {
+	if h.rec == nil {
+		r, err := t.task(h.seq)
+		if err != nil {
+			return r, err
+		}
+		h.rec = &r
+	}
+	return *h.rec, nil
+}
+
+// remember keeps what was written of a held task.
+func (db *DB) remember(t *tx, h *hold, r record) {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	h.rec, h.state = &r, r.State
+	t.moved = true
 }
 
 // Settle implements fleet.Tasks.
@@ -194,7 +212,7 @@ func (db *DB) finish(ctx context.Context, op string, id fleet.TaskID, fence int6
 
 // letGo takes a task off its holder: step decides what becomes of it.
 func (db *DB) letGo(t *tx, h *hold, step func(*record) error) (fleet.Task, error) {
-	r, err := t.task(h.seq)
+	r, err := t.held(h)
 	if err != nil {
 		return fleet.Task{}, err
 	}
@@ -202,9 +220,8 @@ func (db *DB) letGo(t *tx, h *hold, step func(*record) error) (fleet.Task, error
 	if err := step(&r); err != nil {
 		return fleet.Task{}, err
 	}
-	r.held = false
 	r.dueHook()
-	if err := r.update(t); err != nil {
+	if err := r.rest(t); err != nil {
 		return fleet.Task{}, err
 	}
 	if sandbox != "" {
@@ -217,7 +234,7 @@ func (db *DB) letGo(t *tx, h *hold, step func(*record) error) (fleet.Task, error
 	defer db.mu.Unlock()
 	db.line.release(h)
 	db.placed(t, r)
-	return r.Task, nil
+	return lifecycle.CloneTask(r.Task), nil
 }
 
 // placed puts a task that nobody holds where it belongs in the line.
@@ -252,20 +269,22 @@ func (db *DB) Cancel(ctx context.Context, id fleet.TaskID, by string, now time.T
 			r.Task = lifecycle.Cancelled(r.Task, by, now)
 			return nil
 		}
+		db.mu.Lock()
+		h := db.line.holds[id]
+		db.mu.Unlock()
 		switch {
-		case r.State == fleet.TaskQueued && r.held:
-			db.mu.Lock()
-			h := db.line.holds[id]
-			db.mu.Unlock()
+		case r.State.Final() || r.Cancel:
+			out = r.Task
+		case r.State == fleet.TaskQueued && h != nil:
 			out, err = db.letGo(t, h, cancelled)
 		case r.State == fleet.TaskQueued:
 			out, err = db.settleWaiting(t, r, cancelled)
-		case r.State.Final() || r.Cancel:
-			out = r.Task
 		default:
 			r.Cancel, r.CancelBy = true, by
-			out, err = r.Task, r.update(t)
-			t.woken = true
+			if err = r.progress(t); err == nil {
+				db.remember(t, h, r)
+			}
+			out, t.woken = lifecycle.CloneTask(r.Task), true
 		}
 		return err
 	})
@@ -282,7 +301,7 @@ func (db *DB) settleWaiting(t *tx, r record, step func(*record) error) (fleet.Ta
 		return fleet.Task{}, err
 	}
 	r.dueHook()
-	if err := r.update(t); err != nil {
+	if err := r.rest(t); err != nil {
 		return fleet.Task{}, err
 	}
 	db.mu.Lock()

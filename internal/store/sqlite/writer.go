@@ -105,6 +105,9 @@ func (db *DB) write(ctx context.Context, name string, durable bool, do func(*tx)
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	c := &call{ctx: ctx, name: name, durable: durable, do: do, done: make(chan struct{})}
+	if db.onCall != nil {
+		db.onCall(c)
+	}
 	w := &db.writer
 	w.mu.Lock()
 	if w.closed {
@@ -182,6 +185,11 @@ func (db *DB) commit(t *tx, batch []*call) {
 			_ = db.rebuild(t) // tried again before the next batch and reading
 		}
 		return
+	}
+	if t.moved {
+		db.mu.Lock()
+		clear(db.line.ended)
+		db.mu.Unlock()
 	}
 	switch {
 	case t.woken:

@@ -10,7 +10,7 @@ CREATE TABLE tasks (
   digest       TEXT    NOT NULL,    -- of the spec, to tell repeats from conflicts
   submitted_at INTEGER NOT NULL,
   state        TEXT    NOT NULL,
-  held         INTEGER NOT NULL DEFAULT 0, -- 1: leased, sandbox claimed or not
+  place        INTEGER NOT NULL DEFAULT 0, -- 0 waiting, 1 leased (sandbox claimed or not), 2 ended
   attempt      INTEGER NOT NULL DEFAULT 0,
   fence        INTEGER NOT NULL DEFAULT 0,
   due_at       INTEGER NOT NULL,
@@ -34,11 +34,12 @@ CREATE TABLE tasks (
 CREATE UNIQUE INDEX tasks_key     ON tasks (tenant, idem_key) WHERE idem_key IS NOT NULL;
 CREATE INDEX        tasks_state   ON tasks (state, id);
 CREATE INDEX        tasks_pool    ON tasks (pool, id);
--- The waiting tasks, with all that the order in memory is rebuilt from.
-CREATE INDEX        tasks_waiting ON tasks (pool, tenant, priority, due_at) WHERE state = 'queued' AND held = 0;
-CREATE INDEX        tasks_expire  ON tasks (deadline) WHERE state = 'queued' AND held = 0 AND deadline > 0;
-CREATE INDEX        tasks_held    ON tasks (held) WHERE held = 1;
-CREATE INDEX        tasks_ended   ON tasks (ended_at) WHERE ended_at > 0;
+-- The waiting tasks, with all that the order in memory is rebuilt from. These
+-- indexes depend on place and not on state, so that progress touches only one.
+CREATE INDEX        tasks_waiting ON tasks (pool, tenant, priority, due_at) WHERE place = 0;
+CREATE INDEX        tasks_expire  ON tasks (deadline) WHERE place = 0 AND deadline > 0;
+CREATE INDEX        tasks_held    ON tasks (place) WHERE place = 1;
+CREATE INDEX        tasks_ended   ON tasks (ended_at) WHERE place = 2;
 CREATE INDEX        tasks_dead    ON tasks (dead) WHERE dead = 1;
 CREATE INDEX        tasks_webhook ON tasks (ended_at) WHERE webhook = 1;
 

@@ -1,4 +1,4 @@
-package memory
+package lifecycle
 
 import (
 	"maps"
@@ -7,9 +7,9 @@ import (
 	"muster.dev/muster/internal/fleet"
 )
 
-// cloneTask copies a task with everything it refers to, so that a caller who
-// changes what it was given changes nothing here.
-func cloneTask(t fleet.Task) fleet.Task {
+// CloneTask copies a record with everything it refers to, so that whoever changes
+// the one changes nothing in the other.
+func CloneTask(t fleet.Task) fleet.Task {
 	s := &t.Spec
 	s.Labels, s.Env = maps.Clone(s.Labels), maps.Clone(s.Env)
 	s.Command, s.Setup = slices.Clone(s.Command), slices.Clone(s.Setup)
@@ -28,7 +28,9 @@ func cloneNetwork(n fleet.Network) fleet.Network {
 	return n
 }
 
-func cloneSandbox(s fleet.Sandbox) fleet.Sandbox {
+// CloneSandbox copies a record with everything it refers to, so that whoever changes
+// the one changes nothing in the other.
+func CloneSandbox(s fleet.Sandbox) fleet.Sandbox {
 	s.Spec.Env = maps.Clone(s.Spec.Env)
 	s.Spec.Prepare, s.Spec.Mounts = slices.Clone(s.Spec.Prepare), slices.Clone(s.Spec.Mounts)
 	s.Spec.Network = cloneNetwork(s.Spec.Network)
@@ -37,12 +39,16 @@ func cloneSandbox(s fleet.Sandbox) fleet.Sandbox {
 	return s
 }
 
-func cloneEvent(e fleet.Event) fleet.Event {
+// CloneEvent copies a record with everything it refers to, so that whoever changes
+// the one changes nothing in the other.
+func CloneEvent(e fleet.Event) fleet.Event {
 	e.Numbers = maps.Clone(e.Numbers)
 	return e
 }
 
-func cloneDecision(d fleet.DecisionRecord) fleet.DecisionRecord {
+// CloneDecision copies a record with everything it refers to, so that whoever changes
+// the one changes nothing in the other.
+func CloneDecision(d fleet.DecisionRecord) fleet.DecisionRecord {
 	d.Observation, d.Plan, d.State = slices.Clone(d.Observation), slices.Clone(d.Plan), slices.Clone(d.State)
 	return d
 }

@@ -1,0 +1,177 @@
+package sqlite
+
+import (
+	"bytes"
+	"compress/gzip"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"muster.dev/muster/internal/fleet"
+)
+
+var update = flag.Bool("update", false, "write the fixture of the newest schema, if there is none")
+
+func fixture(version int) string {
+	return filepath.Join("testdata", fmt.Sprintf("schema-%04d.db.gz", version))
+}
+
+var fixtureTime = time.Date(2026, 1, 5, 9, 0, 0, 0, time.UTC)
+
+// fill writes one of everything. It is how fixtures are made, so a fixture of
+// an old schema was filled by the fill of its time.
+func fill(t *testing.T, db *DB) {
+	t.Helper()
+	ctx, q := t.Context(), db.Queue()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	var tasks []fleet.Task
+	for i := range 5 {
+		tasks = append(tasks, fleet.Task{SubmittedAt: fixtureTime, Spec: fleet.TaskSpec{
+			Name: fmt.Sprint("task-", i), Pool: "p", Tenant: "a", Labels: map[string]string{"n": fmt.Sprint(i)},
+			Webhook: "https://example.com/hook", IdempotencyKey: fmt.Sprint("key-", i),
+		}})
+	}
+	_, err := db.Submit(ctx, tasks)
+	must(err)
+	got, err := q.Lease(ctx, fleet.LeaseRequest{Slots: map[fleet.PoolKey]int{"p": 3}, Visibility: time.Minute})
+	must(err)
+	for _, d := range got[:2] {
+		sb := fleet.Sandbox{Spec: fleet.SandboxSpec{ID: fleet.NewSandboxID(fixtureTime), Pool: "p"}, State: fleet.SandboxReady, CreatedAt: fixtureTime}
+		must(db.PutSandbox(ctx, sb))
+		_, err := db.ClaimSandbox(ctx, sb.Spec.ID, d.Lease, fleet.LaunchWarm, fixtureTime)
+		must(err)
+	}
+	_, err = db.Settle(ctx, got[0].Lease.Task, got[0].Lease.Fence, fleet.Settlement{State: fleet.TaskLost, EndedAt: fixtureTime, Result: fleet.Result{Message: "gone"}})
+	must(err)
+	_, err = db.AppendDecision(ctx, fleet.DecisionRecord{At: fixtureTime, Changed: true, Observation: bytes.Repeat([]byte("o"), 2000), Plan: []byte("{}"), State: []byte("{}")})
+	must(err)
+	_, err = db.AppendEvents(ctx, []fleet.Event{{At: fixtureTime, Kind: "hold", Reason: "why"}})
+	must(err)
+	must(db.PutSchedule(ctx, fleet.Schedule{Name: "nightly", Cron: "0 3 * * *", Task: []byte("{}"), Next: fixtureTime}))
+	must(db.PutSetting(ctx, "spec", []byte("value")))
+}
+
+// TestMigrations opens a database of every schema there ever was.
+func TestMigrations(t *testing.T) {
+	all, err := migrations()
+	if err != nil {
+		t.Fatal(err)
+	}
+	newest := fixture(len(all))
+	if _, err := os.Stat(newest); *update && os.IsNotExist(err) {
+		writeFixture(t, newest)
+	}
+	for _, m := range all {
+		t.Run(m.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "muster.db")
+			unpackFixture(t, fixture(m.version), path)
+			db := open(t, path, Options{BackupEvery: -1})
+			if v, err := version(t.Context(), db.readers); err != nil || v != len(all) {
+				t.Fatalf("schema %d after migration, %v", v, err)
+			}
+			if b := copies(path); (len(b) > 0) != (m.version < len(all)) {
+				t.Errorf("copies before the migration: %v", b)
+			}
+			checkFilled(t, db)
+			recount(t, db)
+		})
+	}
+}
+
+func checkFilled(t *testing.T, db *DB) {
+	t.Helper()
+	ctx := t.Context()
+	tasks, err := db.Tasks(ctx, fleet.TaskFilter{})
+	if err != nil || len(tasks) != 5 {
+		t.Fatalf("%d tasks, %v", len(tasks), err)
+	}
+	st, err := db.Queue().Stats(ctx)
+	if err != nil || st.Backlog != 3 || st.InFlight != 1 || st.Dead != 1 || st.Arrived != 5 {
+		t.Errorf("stats %+v, %v", st, err)
+	}
+	if lost, err := db.Tasks(ctx, fleet.TaskFilter{States: []fleet.TaskState{fleet.TaskLost}}); err != nil || len(lost) != 1 || lost[0].Result.Message != "gone" {
+		t.Errorf("lost: %+v, %v", lost, err)
+	}
+	if hooks, err := db.PendingWebhooks(ctx, 10); err != nil || len(hooks) != 1 {
+		t.Errorf("webhooks: %v, %v", hooks, err)
+	}
+	if boxes, err := db.Sandboxes(ctx, time.Time{}); err != nil || len(boxes) != 2 {
+		t.Errorf("sandboxes: %v, %v", boxes, err)
+	}
+	if d, err := db.Decisions(ctx, 0, 10); err != nil || len(d) != 1 || len(d[0].Observation) != 2000 {
+		t.Errorf("decisions: %v, %v", d, err)
+	}
+	if ev, err := db.Events(ctx, fleet.EventFilter{}); err != nil || len(ev) != 1 || ev[0].Reason != "why" {
+		t.Errorf("events: %v, %v", ev, err)
+	}
+	if sc, err := db.Schedules(ctx); err != nil || len(sc) != 1 || !sc[0].Next.Equal(fixtureTime) {
+		t.Errorf("schedules: %v, %v", sc, err)
+	}
+	if v, err := db.Setting(ctx, "spec"); err != nil || string(v) != "value" {
+		t.Errorf("setting: %q, %v", v, err)
+	}
+	again := fleet.Task{Spec: tasks[0].Spec}
+	if out, err := db.Submit(ctx, []fleet.Task{again}); err != nil || out[0].ID != tasks[0].ID {
+		t.Errorf("idempotency key after the migration: %v, %v", out, err)
+	}
+}
+
+func writeFixture(t *testing.T, name string) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "muster.db")
+	db, err := Open(t.Context(), path, Options{BackupEvery: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fill(t, db)
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var buf bytes.Buffer
+	w := gzip.NewWriter(&buf)
+	if _, err := w.Write(b); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(name, buf.Bytes(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func unpackFixture(t *testing.T, name, to string) {
+	t.Helper()
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatalf("every schema has a fixture; make it with: go test -run TestMigrations -update: %v", err)
+	}
+	defer f.Close()
+	r, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(to, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
