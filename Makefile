@@ -10,6 +10,9 @@ BUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=auto -ldflags '-s -w'
 # How long the whole test run may take, and what to run.
 TEST_TIMEOUT ?= 30m
 PKG ?= ./...
+# make test builds gVisor (3 to 6 minutes, once, outside the tree) to test its
+# sandboxes too; TEST_GVISOR=0 leaves them out.
+TEST_GVISOR ?= 1
 # Benchmarks: one round says little; BENCH_COUNT=10 and benchstat say more.
 BENCH_COUNT ?= 3
 BENCH_ARGS ?=
@@ -28,7 +31,8 @@ up: ## Install what is missing, build, start a fleet here and run a first task
 test: ## Install what the tests need, then vet and run every test with the race detector
 	@scripts/setup.sh test
 	$(GO) vet $(PKG)
-	$(GO) test -race -timeout $(TEST_TIMEOUT) $(PKG)
+	@runsc=; if [ "$(TEST_GVISOR)" != 0 ]; then runsc=$$(tools/install.sh runsc); fi; set -x; \
+	MUSTER_RUNSC=$$runsc $(GO) test -race -timeout $(TEST_TIMEOUT) $(PKG)
 
 .PHONY: build
 build: ## Build bin/muster and bin/muster-runner (static)

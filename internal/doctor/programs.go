@@ -19,7 +19,7 @@ var runtimeNeeds = []struct {
 	means   string
 	mend    string
 }{
-	{fleet.RuntimeGVisor, "runsc", "no boundary against hostile code: runc and crun share the host's kernel", "make runsc   (builds it from gVisor's Go module), or put runsc on $PATH"},
+	{fleet.RuntimeGVisor, "runsc", "no boundary against hostile code: runc and crun share the host's kernel", "make gvisor   (builds it from gVisor's Go module), or put runsc on $PATH"},
 	{fleet.RuntimeRunc, "runc", "templates that ask for runc cannot start", "apt-get install -y runc"},
 	{fleet.RuntimeCrun, "crun", "templates that ask for crun cannot start", "apt-get install -y crun"},
 }
