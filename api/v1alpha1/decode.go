@@ -110,7 +110,11 @@ func (d decoder) decodeStruct(n *node, v reflect.Value, p *place) {
 		q := p.key(name)
 		f, ok := s.fields[name]
 		if !ok {
-			d.wrong(n.items[i], &q, suggest(name, v.Type()), "is not a field of %s", p.owner())
+			if meant := suggest(name, v.Type()); meant != "" {
+				d.wrong(n.items[i], &q, "", "is not a field of %s (did you mean %s?)", p.owner(), meant)
+			} else {
+				d.wrong(n.items[i], &q, "one of "+list(s.names), "is not a field of %s", p.owner())
+			}
 			continue
 		}
 		d.decode(n.items[i], v.Field(f.index), &q, f)
@@ -182,7 +186,7 @@ func (d decoder) decodeInt(n *node, v reflect.Value, p *place, f field) {
 	if err != nil {
 		x, ferr := strconv.ParseFloat(n.text, 64)
 		if ferr != nil || x != math.Trunc(x) || math.Abs(x) > 1<<53 {
-			d.wrong(n, p, "a whole number"+within(f), "%s is not one", clip(n.text))
+			d.wrong(n, p, "a whole number"+within(f), "%s is not a whole number", clip(n.text))
 			return
 		}
 		i = int64(x)
@@ -201,7 +205,7 @@ func (d decoder) decodeFloat(n *node, v reflect.Value, p *place, f field) {
 	}
 	x, err := strconv.ParseFloat(n.text, 64)
 	if err != nil || math.IsInf(x, 0) || math.IsNaN(x) {
-		d.wrong(n, p, "a finite number"+within(f), "%s is not one", clip(n.text))
+		d.wrong(n, p, "a number"+within(f), "%s is not a finite number", clip(n.text))
 		return
 	}
 	if x < f.min || x > f.max {

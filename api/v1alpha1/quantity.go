@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -67,8 +68,8 @@ func (q Quantity) Bytes() (int64, error) {
 		return 0, err
 	}
 	n := v.Value()
-	if v.Cmp(*resource.NewQuantity(n, resource.BinarySI)) > 0 {
-		return 0, fmt.Errorf("%s is too large", q) // Value saturates
+	if n == math.MaxInt64 { // parsing and Value saturate
+		return 0, fmt.Errorf("%s is too large", q)
 	}
 	return n, nil
 }
@@ -80,7 +81,7 @@ func (q Quantity) Milli() (int64, error) {
 		return 0, err
 	}
 	n := v.MilliValue()
-	if v.Cmp(*resource.NewMilliQuantity(n, resource.DecimalSI)) > 0 {
+	if n == math.MaxInt64 {
 		return 0, fmt.Errorf("%s is too large", q)
 	}
 	return n, nil

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -24,12 +25,14 @@ func (f *Fleet) TemplateSpecs() ([]fleet.Template, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", at("spec.templates", i), err)
 		}
+		ft.Revision = revision(ft)
 		out = append(out, ft)
 	}
 	return out, nil
 }
 
-// parse turns a defaulted template into the fleet's terms.
+// parse turns a defaulted template into the fleet's terms, but for the
+// revision.
 func (t Template) parse() (fleet.Template, error) {
 	res, err := t.Resources.parse()
 	if err != nil {
@@ -51,7 +54,6 @@ func (t Template) parse() (fleet.Template, error) {
 	for _, m := range t.Mounts {
 		out.Mounts = append(out.Mounts, fleet.Mount(m))
 	}
-	out.Revision = revision(out)
 	return out, nil
 }
 
@@ -170,10 +172,10 @@ func pool(t fleet.Template, s fleet.TaskSpec) fleet.PoolKey {
 	}
 	own := difference{t.Image, a, canonical(t.Network)}
 	asked := difference{s.Image, b, canonical(s.Network)}
-	if d := digest(asked); d != digest(own) {
-		return fleet.PoolKey(t.Name + "~" + d[:12])
+	if reflect.DeepEqual(asked, own) {
+		return fleet.PoolKey(t.Name)
 	}
-	return fleet.PoolKey(t.Name)
+	return fleet.PoolKey(t.Name + "~" + digest(asked)[:12])
 }
 
 // ResolveTask turns a task as written into the fleet's terms: it picks the

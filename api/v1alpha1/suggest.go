@@ -15,16 +15,17 @@ var habits = map[string]string{
 	"storage": "disk", "minimum": "min", "maximum": "max", "retry": "retries", "artefacts": "artifacts", "egress": "network",
 }
 
-// suggest says what a field that does not exist was probably meant to be.
+// suggest says what a field that does not exist was probably meant to be; ""
+// where nothing is near.
 func suggest(name string, t reflect.Type) string {
 	names := shapeOf(t).names
 	for _, n := range names {
 		if strings.EqualFold(n, name) {
-			return n + " (did you mean " + n + "?)"
+			return n
 		}
 	}
 	if h := habits[name]; slices.Contains(names, h) {
-		return h + " (did you mean " + h + "?)"
+		return h
 	}
 	best, distance := "", max(1, min(2, len(name)/3))+1
 	for _, n := range names {
@@ -33,12 +34,9 @@ func suggest(name string, t reflect.Type) string {
 		}
 	}
 	if best != "" {
-		return best + " (did you mean " + best + "?)"
+		return best
 	}
-	if inner := elsewhere(name, t); inner != "" {
-		return inner + " (did you mean " + inner + "?)"
-	}
-	return "one of " + list(names)
+	return elsewhere(name, t)
 }
 
 // elsewhere finds a field of that name one or two levels down.

@@ -2,10 +2,12 @@ package v1alpha1
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"net/url"
 	"path"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -79,7 +81,8 @@ func (ps *problems) labels(field string, labels map[string]string) {
 		ps.addf(field, "at most 64", "has %d labels", len(labels))
 		return
 	}
-	for k, v := range labels {
+	for _, k := range slices.Sorted(maps.Keys(labels)) {
+		v := labels[k]
 		if msgs := content.IsLabelKey(k); len(msgs) > 0 {
 			ps.addf(in(field, k), "letters, digits, \"-\", \"_\" and \".\", at most 63, with an optional \"prefix/\"", "%q cannot be a label's name", clip(k))
 		}
@@ -90,7 +93,8 @@ func (ps *problems) labels(field string, labels map[string]string) {
 }
 
 func (ps *problems) env(field string, env map[string]string) {
-	for k, v := range env {
+	for _, k := range slices.Sorted(maps.Keys(env)) {
+		v := env[k]
 		at := in(field, k)
 		switch {
 		case !envSyntax.MatchString(k):

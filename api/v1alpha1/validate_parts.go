@@ -52,8 +52,11 @@ func (ps *problems) size(field string, q Quantity, lo, hi int64) {
 	if q == "" {
 		return
 	}
-	right := fmt.Sprintf("a size such as 512Mi or 2Gi, from %s to %s", BytesQuantity(lo), BytesQuantity(hi))
 	n, err := q.Bytes()
+	if err == nil && n >= lo && n <= hi {
+		return
+	}
+	right := fmt.Sprintf("a size such as 512Mi or 2Gi, from %s to %s", BytesQuantity(lo), BytesQuantity(hi))
 	switch {
 	case err != nil:
 		ps.addf(field, right, "%s", err)
@@ -65,21 +68,23 @@ func (ps *problems) size(field string, q Quantity, lo, hi int64) {
 		ps.addf(field, right, "%s is in bytes (did you mean %sMi or %sGi?)", q, q, q)
 	case n < lo:
 		ps.addf(field, right, "%s is too small", q)
-	case n > hi:
+	default:
 		ps.addf(field, right, "%s is too large", q)
 	}
 }
 
 // whole checks a number where zero means that it was left out.
 func (ps *problems) whole(field string, n, lo, hi int) {
+	if n == 0 || n >= lo && n <= hi {
+		return
+	}
 	right := fmt.Sprintf("a whole number from %d to %d", lo, hi)
 	switch {
-	case n == 0:
 	case n < 0 && lo >= 0:
 		ps.addf(field, right, "%d is negative", n)
 	case n < lo:
 		ps.addf(field, right, "%d is too small", n)
-	case n > hi:
+	default:
 		ps.addf(field, right, "%d is too large", n)
 	}
 }

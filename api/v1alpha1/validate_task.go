@@ -1,6 +1,8 @@
 package v1alpha1
 
 import (
+	"maps"
+	"slices"
 	"strings"
 	"time"
 )
@@ -36,7 +38,8 @@ func (t *Task) validate(ps *problems) {
 
 func (t *Task) merge(ps *problems) {
 	or(&t.Spec.Name, t.Metadata.Name)
-	for k, v := range t.Metadata.Labels {
+	for _, k := range slices.Sorted(maps.Keys(t.Metadata.Labels)) {
+		v := t.Metadata.Labels[k]
 		if own, ok := t.Spec.Labels[k]; ok && own != v {
 			ps.addf(in("spec.labels", k), "one of the two", "%q differs from the label in metadata, %q", clip(own), clip(v))
 			continue
