@@ -86,16 +86,28 @@ func (e *Engine) start(ctx context.Context, a *plan.Action, spec *Spec) error {
 	if !ok {
 		return fmt.Errorf("start in pool %s: its template is gone: %w", a.Pool, fleet.ErrNotFound)
 	}
+	// Records are written side by side, since a store commits what comes
+	// together at once, and all are there before the next decision counts them.
+	errs := make(chan error, a.N)
 	for range a.N {
 		now := e.c.Clock()
 		box := fleet.Sandbox{State: fleet.SandboxStarting, CreatedAt: now, Spec: specOf(a.Pool, t, a.Node, now)}
-		// On record before it exists: whatever happens, it can be reaped.
-		if err := e.registry.Put(ctx, box); err != nil {
-			return err
-		}
-		e.wg.Go(func() { e.create(ctx, box) })
+		e.wg.Go(func() {
+			// On record before it exists: whatever happens, it can be reaped.
+			err := e.registry.Put(ctx, box)
+			errs <- err
+			if err == nil {
+				e.create(ctx, box)
+			}
+		})
 	}
-	return nil
+	var first error
+	for range a.N {
+		if err := <-errs; err != nil && first == nil {
+			first = err
+		}
+	}
+	return first
 }
 
 func (e *Engine) templateFor(key fleet.PoolKey, spec *Spec) (fleet.Template, bool) {

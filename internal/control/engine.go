@@ -21,6 +21,7 @@ type Engine struct {
 	wake     chan struct{} // to decide soon
 	leasing  chan struct{} // the dispatcher's share of the queue's wakes
 	slots    chan struct{} // one for every start under way
+	events   *scribe
 	wg       sync.WaitGroup
 
 	state plan.State    // the loop's own
@@ -65,8 +66,9 @@ func New(c Config) (*Engine, error) {
 		pools: map[fleet.PoolKey]*poolMemory{}, said: map[fleet.PoolKey]said{},
 		ending: map[fleet.SandboxID]bool{}, drawn: map[fleet.SandboxID]time.Time{},
 	}
+	e.events = newScribe(c.Store, c.Logger)
 	e.dispatch = dispatch.New(dispatch.Config{
-		Tasks: c.Store, Records: c.Store, Journal: c.Store, Queue: sharedQueue{c.Queue, e.leasing},
+		Tasks: c.Store, Records: c.Store, Journal: e.events, Queue: sharedQueue{c.Queue, e.leasing},
 		Archive: c.Archive, Sandboxes: c.Sandboxes, Secrets: c.Secrets, Registry: e.registry,
 		Logger: c.Logger, Clock: c.Clock, Consumer: c.Consumer, Visibility: c.Visibility, Grace: c.Grace,
 		Observe: observer{e},
@@ -122,6 +124,8 @@ func (e *Engine) Run(ctx context.Context) error {
 	if err := e.load(ctx); err != nil {
 		return err
 	}
+	go e.events.run(context.WithoutCancel(ctx))
+	defer e.events.close() // after everything that writes events has ended
 	r, err := e.dispatch.Recover(ctx)
 	if err != nil {
 		if ctx.Err() != nil {

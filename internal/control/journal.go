@@ -171,7 +171,5 @@ func (e *Engine) record(ctx context.Context, ev ...fleet.Event) {
 			ev[i].At = e.c.Clock()
 		}
 	}
-	if _, err := e.c.Store.AppendEvents(ctx, ev); err != nil && ctx.Err() == nil {
-		e.c.Logger.Warn("cannot journal events", "count", len(ev), "first", ev[0].Kind, "error", err)
-	}
+	_, _ = e.events.AppendEvents(ctx, ev) // logs its own troubles
 }
