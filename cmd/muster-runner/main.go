@@ -46,7 +46,8 @@ func run() error {
 		return fmt.Errorf("become undumpable: %w", err)
 	}
 	debug.SetGCPercent(gcPercent)
-	runtime.GOMAXPROCS(min(2, runtime.NumCPU()))
+	// Measured: one is as fast for claims and log, and keeps fewer threads.
+	runtime.GOMAXPROCS(1)
 	c, err := config()
 	if err != nil {
 		return err

@@ -8,12 +8,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
-	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -212,6 +210,7 @@ func (s *steps) take(stream fleet.Stream, tail *tail, p []byte) {
 	s.last.Store(time.Now().UnixNano())
 	if s.sink != nil {
 		s.sink(stream, p)
+		s.last.Store(time.Now().UnixNano()) // the wait for room was not the agent's
 	}
 }
 
@@ -306,86 +305,6 @@ func (s *steps) end(o *outcome, reason fleet.TaskReason, grace time.Duration) {
 		o.status = o.p.status
 	case <-t.C: // stuck in the kernel
 	}
-}
-
-// stopper carries a request to end the task. A nil stopper never does.
-type stopper struct {
-	mu     sync.Mutex
-	set    bool
-	reason fleet.TaskReason
-	grace  time.Duration
-	ch     chan struct{}
-}
-
-func newStopper() *stopper { return &stopper{ch: make(chan struct{}, 1)} }
-
-// request asks to stop; a later request may only shorten the grace.
-func (s *stopper) request(reason fleet.TaskReason, grace time.Duration) {
-	s.mu.Lock()
-	if !s.set {
-		s.set, s.reason, s.grace = true, reason, grace
-	}
-	s.grace = min(s.grace, max(grace, 0))
-	s.mu.Unlock()
-	select {
-	case s.ch <- struct{}{}:
-	default:
-	}
-}
-
-func (s *stopper) asked() (fleet.TaskReason, time.Duration, bool) {
-	if s == nil {
-		return "", 0, false
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.reason, s.grace, s.set
-}
-
-func (s *stopper) signal() <-chan struct{} {
-	if s == nil {
-		return nil
-	}
-	return s.ch
-}
-
-// tail keeps the last bytes of output.
-type tail struct {
-	mu sync.Mutex
-	b  []byte
-}
-
-func (t *tail) write(p []byte) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if len(p) >= protocol.MaxOutput {
-		t.b = append(t.b[:0], p[len(p)-protocol.MaxOutput:]...)
-		return
-	}
-	if over := len(t.b) + len(p) - protocol.MaxOutput; over > 0 {
-		t.b = t.b[:copy(t.b, t.b[over:])]
-	}
-	t.b = append(t.b, p...)
-}
-
-// String returns the tail as valid text.
-func (t *tail) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	b := t.b
-	for len(b) > 0 && !utf8.RuneStart(b[0]) {
-		b = b[1:]
-	}
-	return strings.TrimSpace(strings.ToValidUTF8(string(b), "\uFFFD"))
-}
-
-// shorten cuts s for a message.
-func shorten(s string, n int) string {
-	s = strings.ToValidUTF8(s, "\uFFFD")
-	if len(s) <= n {
-		return s
-	}
-	return strings.ToValidUTF8(s[:n], "") + "…"
 }
 
 // capture runs c, writes its standard output to w and returns the tail of its

@@ -3,6 +3,7 @@
 package runner
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -52,6 +53,7 @@ func newTask(r *Runner, c protocol.Claim) *task {
 		log: newWindow(c.LogOffset, a.LogBytes, r.wake), stop: newStopper(), begin: time.Now(),
 		report: fleet.RunReport{Task: a.Task, Fence: a.Fence, ExitCode: -1},
 	}
+	context.AfterFunc(r.ctx, t.log.close) // the runner is ending: nobody will take it
 	t.steps = &steps{a: r.a, ctx: r.ctx, sink: t.log.write, blocked: t.log.blocked, stop: t.stop}
 	return t
 }

@@ -41,6 +41,7 @@ type window struct {
 	limit   int64 // of the agent's bytes, absolute
 	dropped int64
 	waiting int // writers waiting for room
+	closed  bool
 }
 
 // newWindow begins at offset; at most limit bytes of the agent's are kept
@@ -102,10 +103,13 @@ func (w *window) noteLocked(line string) {
 
 // appendLocked copies what fits, waiting until at least one byte does.
 func (w *window) appendLocked(stream fleet.Stream, p []byte) int {
-	for w.end-w.base >= protocol.LogWindow || len(w.segs) >= maxSegments {
+	for !w.closed && (w.end-w.base >= protocol.LogWindow || len(w.segs) >= maxSegments) {
 		w.waiting++
 		w.room.Wait()
 		w.waiting--
+	}
+	if w.closed {
+		return len(p)
 	}
 	if w.ring == nil {
 		w.ring = make([]byte, protocol.LogWindow)
@@ -155,6 +159,14 @@ func (w *window) ack(to int64) {
 		i = len(w.segs)
 	}
 	w.segs = w.segs[:copy(w.segs, w.segs[i:])]
+	w.room.Broadcast()
+}
+
+// close lets writers go; what they write from now on goes nowhere.
+func (w *window) close() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.closed = true
 	w.room.Broadcast()
 }
 
