@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"math"
+	"regexp"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -45,9 +45,21 @@ func (Quantity) Schema(huma.Registry) *huma.Schema {
 
 var binaryHint = strings.NewReplacer("KB", "K", "MB", "M", "GB", "G", "TB", "T", "k", "Ki", "KiB", "Ki", "MiB", "Mi", "GiB", "Gi", "TiB", "Ti", "gb", "Gi", "mb", "Mi", "g", "Gi")
 
+// Beyond these the library's conversions overflow, in thousandths at least.
+var (
+	most  = *resource.NewQuantity(1<<50, resource.BinarySI)
+	least = *resource.NewQuantity(-1<<50, resource.BinarySI)
+
+	hugeExponent = regexp.MustCompile(`[eE][+-]?\d{3,}`)
+)
+
 func (q Quantity) parse() (resource.Quantity, error) {
 	if len(q) > 64 {
 		return resource.Quantity{}, fmt.Errorf("%s is too long", clip(string(q)))
+	}
+	// An exponent of a billion would be worked out digit by digit.
+	if hugeExponent.MatchString(string(q)) {
+		return resource.Quantity{}, fmt.Errorf("%s is too large or too small", clip(string(q)))
 	}
 	v, err := resource.ParseQuantity(string(q))
 	if err != nil {
@@ -58,6 +70,9 @@ func (q Quantity) parse() (resource.Quantity, error) {
 		}
 		return resource.Quantity{}, fmt.Errorf("%q is not an amount", clip(string(q)))
 	}
+	if v.Cmp(most) > 0 || v.Cmp(least) < 0 {
+		return resource.Quantity{}, fmt.Errorf("%s is too large", q)
+	}
 	return v, nil
 }
 
@@ -67,11 +82,7 @@ func (q Quantity) Bytes() (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	n := v.Value()
-	if n == math.MaxInt64 { // parsing and Value saturate
-		return 0, fmt.Errorf("%s is too large", q)
-	}
-	return n, nil
+	return v.Value(), nil
 }
 
 // Milli is the amount in thousandths, rounded up.
@@ -80,11 +91,7 @@ func (q Quantity) Milli() (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	n := v.MilliValue()
-	if n == math.MaxInt64 {
-		return 0, fmt.Errorf("%s is too large", q)
-	}
-	return n, nil
+	return v.MilliValue(), nil
 }
 
 // BytesQuantity writes a size in bytes: 2Gi.

@@ -307,7 +307,7 @@ func TestQuantities(t *testing.T) {
 			t.Errorf("%s: %d %v", q, got, err)
 		}
 	}
-	for _, q := range []Quantity{"2GB", "", "abc", "1 Gi", "9e99", "99999999999999999999Gi", Quantity(strings.Repeat("9", 100)), "0x10", "NaN", "+Inf"} {
+	for _, q := range []Quantity{"2GB", "", "abc", "1 Gi", "9e99", "1e999999999", "1e-999999999", "99999999999999999999Gi", Quantity(strings.Repeat("9", 100)), "0x10", "NaN", "+Inf"} {
 		if n, err := q.Bytes(); err == nil {
 			t.Errorf("%q is %d", q, n)
 		}
