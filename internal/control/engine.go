@@ -24,8 +24,9 @@ type Engine struct {
 	events   *scribe
 	wg       sync.WaitGroup
 
-	state plan.State    // the loop's own
-	gap   time.Duration // likewise
+	state plan.State      // the loop's own
+	gap   time.Duration   // likewise
+	boxes []fleet.Sandbox // likewise: a buffer
 
 	mu            sync.Mutex
 	spec          Spec

@@ -45,7 +45,8 @@ func (e *Engine) memory(key fleet.PoolKey) *poolMemory {
 // finishes in between is then seen as a little too much supply, never as too
 // little.
 func (e *Engine) observe(ctx context.Context, now time.Time, spec *Spec) snapshot {
-	boxes := e.registry.Snapshot()
+	e.boxes = e.registry.AppendTo(e.boxes[:0])
+	boxes := e.boxes
 	s := snapshot{at: now, asOf: now}
 	stats, err := e.c.Queue.Stats(ctx)
 	nodes, nodesErr := e.c.Nodes.List(ctx)

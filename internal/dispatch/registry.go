@@ -19,17 +19,61 @@ type Registry struct {
 
 	mu      sync.Mutex
 	boxes   map[fleet.SandboxID]*entry
+	pools   map[fleet.PoolKey]*stock
 	watches map[chan struct{}]struct{}
 }
 
 type entry struct {
 	box      fleet.Sandbox
 	reserved bool // a task is about to claim it, or it is about to be drained
+	shelved  bool // it stands in its pool's stock
+}
+
+// free tells whether a task can claim the sandbox now.
+func (e *entry) free() bool { return e.box.State == fleet.SandboxReady && !e.reserved }
+
+// stock is the free sandboxes of one pool: counting it and taking from it costs the
+// same however large the fleet is.
+type stock struct {
+	free  int
+	order []*entry // about by time of ready; those no longer free are dropped when met
+}
+
+// alter changes an entry and keeps its pool's stock in step; the lock is held.
+func (r *Registry) alter(e *entry, f func()) {
+	was := e.free()
+	f()
+	is := e.free()
+	if was == is {
+		return
+	}
+	p := r.pools[e.box.Spec.Pool]
+	if p == nil {
+		p = &stock{}
+		r.pools[e.box.Spec.Pool] = p
+	}
+	if !is {
+		p.free--
+		return
+	}
+	p.free++
+	if !e.shelved {
+		e.shelved = true
+		p.order = append(p.order, e)
+	}
+}
+
+// drop forgets an entry; the lock is held.
+func (r *Registry) drop(id fleet.SandboxID) {
+	if e := r.boxes[id]; e != nil {
+		r.alter(e, func() { e.box.State = fleet.SandboxGone })
+		delete(r.boxes, id)
+	}
 }
 
 // NewRegistry returns an empty registry over the store.
 func NewRegistry(store fleet.SandboxRecords) *Registry {
-	return &Registry{store: store, boxes: map[fleet.SandboxID]*entry{}, watches: map[chan struct{}]struct{}{}}
+	return &Registry{store: store, boxes: map[fleet.SandboxID]*entry{}, pools: map[fleet.PoolKey]*stock{}, watches: map[chan struct{}]struct{}{}}
 }
 
 // Watch delivers a value after a state changed; values may be merged.
@@ -70,17 +114,23 @@ func (r *Registry) set(s fleet.Sandbox) {
 	defer r.mu.Unlock()
 	defer r.notify()
 	if s.State == fleet.SandboxGone {
-		delete(r.boxes, s.Spec.ID)
+		r.drop(s.Spec.ID)
 		return
 	}
-	r.boxes[s.Spec.ID] = &entry{box: s}
+	e := r.boxes[s.Spec.ID]
+	if e == nil {
+		e = &entry{}
+		e.box.Spec.Pool = s.Spec.Pool
+		r.boxes[s.Spec.ID] = e
+	}
+	r.alter(e, func() { e.box, e.reserved = s, false })
 }
 
 // Forget drops a sandbox from memory when even the store cannot be written.
 func (r *Registry) Forget(id fleet.SandboxID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.boxes, id)
+	r.drop(id)
 	r.notify()
 }
 
@@ -100,12 +150,12 @@ func (r *Registry) Slots() map[fleet.PoolKey]int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var out map[fleet.PoolKey]int
-	for _, e := range r.boxes {
-		if e.box.State == fleet.SandboxReady && !e.reserved {
+	for key, p := range r.pools {
+		if p.free > 0 {
 			if out == nil {
 				out = map[fleet.PoolKey]int{}
 			}
-			out[e.box.Spec.Pool]++
+			out[key] = p.free
 		}
 	}
 	return out
@@ -116,24 +166,21 @@ func (r *Registry) Slots() map[fleet.PoolKey]int {
 func (r *Registry) take(pool fleet.PoolKey) (fleet.Sandbox, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var best *entry
-	for _, e := range r.boxes {
-		if e.box.State != fleet.SandboxReady || e.reserved || e.box.Spec.Pool != pool {
-			continue
-		}
-		if best == nil || older(e.box, best.box) {
-			best = e
-		}
-	}
-	if best == nil {
+	p := r.pools[pool]
+	if p == nil || p.free == 0 {
 		return fleet.Sandbox{}, false
 	}
-	best.reserved = true
-	return best.box, true
-}
-
-func older(a, b fleet.Sandbox) bool {
-	return cmp.Or(a.ReadyAt.Compare(b.ReadyAt), cmp.Compare(a.Spec.ID, b.Spec.ID)) < 0
+	for i := 0; i < len(p.order); i++ {
+		e := p.order[i]
+		e.shelved = false
+		if e.free() {
+			p.order = p.order[i+1:]
+			r.alter(e, func() { e.reserved = true })
+			return e.box, true
+		}
+	}
+	p.order = nil
+	return fleet.Sandbox{}, false
 }
 
 // release gives a reserved sandbox back.
@@ -141,7 +188,7 @@ func (r *Registry) release(id fleet.SandboxID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if e := r.boxes[id]; e != nil {
-		e.reserved = false
+		r.alter(e, func() { e.reserved = false })
 		r.notify()
 	}
 }
@@ -151,8 +198,10 @@ func (r *Registry) claimed(id fleet.SandboxID, t fleet.Task) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if e := r.boxes[id]; e != nil {
-		e.reserved = false
-		e.box.State, e.box.Task, e.box.Fence, e.box.ClaimedAt = fleet.SandboxClaimed, t.ID, t.Fence, t.ClaimedAt
+		r.alter(e, func() {
+			e.reserved = false
+			e.box.State, e.box.Task, e.box.Fence, e.box.ClaimedAt = fleet.SandboxClaimed, t.ID, t.Fence, t.ClaimedAt
+		})
 		r.notify()
 	}
 }
@@ -175,30 +224,39 @@ func (r *Registry) move(ctx context.Context, id fleet.SandboxID, from, to fleet.
 		r.mu.Unlock()
 		return false, nil
 	}
-	e.reserved = true
+	r.alter(e, func() { e.reserved = true })
 	next := e.box
 	r.mu.Unlock()
 	next.State, next.Message = to, why
 	err := r.store.PutSandbox(ctx, next)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	e.reserved = false
 	if err != nil {
+		r.alter(e, func() { e.reserved = false })
 		return false, fmt.Errorf("record sandbox %s as %s: %w", id, to, err)
 	}
-	e.box = next
+	if r.boxes[id] != e || e.box.State != from {
+		return false, nil // it is being ended meanwhile
+	}
+	r.alter(e, func() { e.reserved, e.box = false, next })
 	r.notify()
 	return true, nil
 }
 
-// Snapshot returns every sandbox that is not gone, by id.
-func (r *Registry) Snapshot() []fleet.Sandbox {
+// AppendTo appends every sandbox that is not gone, in any order; a caller that
+// looks often keeps its buffer.
+func (r *Registry) AppendTo(out []fleet.Sandbox) []fleet.Sandbox {
 	r.mu.Lock()
-	out := make([]fleet.Sandbox, 0, len(r.boxes))
+	defer r.mu.Unlock()
 	for _, e := range r.boxes {
 		out = append(out, e.box)
 	}
-	r.mu.Unlock()
+	return out
+}
+
+// Snapshot returns every sandbox that is not gone, by id.
+func (r *Registry) Snapshot() []fleet.Sandbox {
+	out := r.AppendTo(nil)
 	slices.SortFunc(out, func(a, b fleet.Sandbox) int { return cmp.Compare(a.Spec.ID, b.Spec.ID) })
 	return out
 }
