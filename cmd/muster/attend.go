@@ -58,7 +58,8 @@ func attend(ctx context.Context, s *shell, c *client.Client, o attendOptions, ta
 			if err := d.interrupted(ctx, sig, signals, done); err != nil {
 				stop()
 				select { // let the log end in order: a colour is not left behind
-				case <-done:
+				case err := <-done:
+					_ = err // it was told to end
 				case <-time.After(time.Second):
 				}
 				return err

@@ -82,7 +82,7 @@ func problems(err error) []fieldAnswer {
 		return nil
 	}
 	var field *fleet.FieldError
-	switch e := err.(type) {
+	switch e := err.(type) { //nolint:errorlint // the tree is walked here
 	case *client.Error: // a file that could not be read
 		return []fieldAnswer{{Wrong: e.Text}}
 	case interface{ Unwrap() []error }:

@@ -56,6 +56,7 @@ func (c *Client) Exec(ctx context.Context, id fleet.TaskID, r fleet.ExecRequest)
 func (c *Client) dial(ctx context.Context, path string) (*websocket.Conn, error) {
 	header := http.Header{}
 	c.authorize(header)
+	//nolint:bodyclose // the library says that this body needs no closing
 	conn, resp, err := websocket.Dial(ctx, c.base().String()+path, &websocket.DialOptions{
 		HTTPClient: c.http, HTTPHeader: header, Subprotocols: []string{v1alpha1.ExecProtocol},
 	})

@@ -132,7 +132,7 @@ func (Machine) Space(path string) (Space, error) {
 	if err := unix.Statfs(path, &s); err != nil {
 		return Space{}, &fs.PathError{Op: "statfs", Path: path, Err: err}
 	}
-	kind := fileSystems[int64(s.Type)]
+	kind := fileSystems[s.Type]
 	if kind == "" {
 		kind = "unknown"
 	}
