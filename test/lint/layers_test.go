@@ -41,7 +41,7 @@ var layers = []layer{
 	{"internal/cgroup", "adapter", []string{"internal/fleet"}},
 	{"internal/protocol", "adapter", []string{"internal/fleet"}},
 	{"internal/runner", "runner", []string{"internal/fleet", "internal/protocol"}},
-	{"internal/server", "edge", []string{"internal/fleet", "api/v1alpha1"}},
+	{"internal/server", "edge", []string{"internal/fleet", "api/v1alpha1", "internal/calendar"}},
 	{"internal/client", "edge", []string{"internal/fleet", "api/v1alpha1"}},
 	{"internal/doctor", "edge", []string{"internal/fleet"}},
 	{"internal/terminal", "edge", nil},
@@ -49,10 +49,12 @@ var layers = []layer{
 	{"cmd/muster", "wiring", []string{"internal", "api"}},
 }
 
-// suites may be imported by the tests of any package.
+// suites may be imported by the tests of any package: conformance suites,
+// fakes, and the other end or the real store where a test needs the pair.
 var suites = []string{
 	"internal/queue/queuetest", "internal/store/storetest", "internal/sandbox/sandboxtest", "internal/nodes/nodestest",
 	"internal/queue/memory", "internal/store/memory", "internal/sandbox/fake", "internal/nodes/fake", "internal/sandbox/link", "internal/archive",
+	"internal/store/sqlite", "internal/client",
 }
 
 func layerOf(dir string) (layer, bool) {
