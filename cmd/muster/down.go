@@ -50,7 +50,7 @@ func removeSandboxes(ctx context.Context, dir string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer boxes.Close()
+	defer func() { _ = boxes.Close() }() // nothing is written through it any more
 	ids, err := boxes.List(ctx)
 	if err != nil {
 		return 0, err
