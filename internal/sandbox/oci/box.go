@@ -27,6 +27,7 @@ type box struct {
 	session   *link.Session
 	proxy     *egress.Proxy
 	watch     *watch
+	words     *os.File // what the runner says, while Create goes on
 	volume    *os.File // the volume's directory, for reading how full it is
 	meter     meter
 

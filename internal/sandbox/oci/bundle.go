@@ -131,7 +131,7 @@ func (p *plan) linux() *specs.Linux {
 
 func (p *plan) mappings(group bool) []specs.LinuxIDMapping {
 	if p.rootless != nil {
-		return p.rootless.mappings(group)
+		return p.rootless.mappings(p.runtime, group)
 	}
 	return []specs.LinuxIDMapping{{ContainerID: 0, HostID: uint32(p.base), Size: rangeSize}}
 }

@@ -41,6 +41,10 @@ func (s *Sandboxes) create(ctx context.Context, spec fleet.SandboxSpec) (fleet.I
 	s.mu.Unlock()
 
 	b.err = s.bringUp(ctx, b, spec)
+	if b.words != nil {
+		_ = b.words.Close()
+		b.words = nil
+	}
 	if b.err != nil {
 		s.undo(b)
 	}
@@ -175,6 +179,10 @@ func (s *Sandboxes) begin(b *box, spec fleet.SandboxSpec, img Image, c *cli) err
 			return err
 		}
 		b.rec.Base, b.rec.Volume = base, s.volumes.kind
+		if len(img.Lower) > 0 && ImageUIDOffset() != 0 {
+			s.ranges.give(base)
+			b.rec.Base = ImageUIDOffset()
+		}
 	}
 	b.rec.Lost = s.losses(b.rec)
 	return b.rec.write(b.dir)
@@ -219,7 +227,7 @@ func (s *Sandboxes) plan(b *box, img Image) (*plan, error) {
 		"MUSTER_WORKSPACE": "/workspace",
 		"GOMAXPROCS":       "2", // of the runner: it waits and copies
 	}
-	if s.rootless != nil && !s.rootless.ranged() {
+	if !s.rootless.apart(b.rec.Runtime) {
 		env["MUSTER_UID"], env["MUSTER_GID"] = "0", "0"
 	}
 	if spec.Network.Mode == fleet.NetworkProxy {
@@ -251,14 +259,6 @@ func (s *Sandboxes) explain(b *box, err error) error {
 		return fmt.Errorf("%w; the runner wrote: %s", err, text)
 	}
 	return err
-}
-
-func (b *box) lastWords() string {
-	f, err := os.ReadFile(filepath.Join(b.dir, wordsName))
-	if err != nil {
-		return ""
-	}
-	return string(f[:min(len(f), 4<<10)])
 }
 
 // undo removes what a failed Create left, also when its context has ended.

@@ -8,7 +8,6 @@
 //	           run/           bind-mounted read-only at /run/muster:
 //	                          runner, control.sock, proxy.sock, hosts
 //	           volume         sparse file with the ext4 of everything writable
-//	           runner.log     what the runner said before it was connected
 //	<Dir>/.roots/…            read-only roots, shared (see rootKind)
 //	<Dir>/.volumes/…          empty volumes to copy
 //	<Dir>/.state/<runtime>/   the runtimes' own state

@@ -7,14 +7,53 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
+// sharedBase is the range of all sandboxes with images on kernels that cannot
+// map owners; see [ImageUIDOffset].
+const sharedBase = rangeBase
+
+// ImageUIDOffset is what the image cache must add to the owners of the files
+// it unpacks (image.Options.UIDOffset): 0 where layers can be shown to each
+// sandbox as owned by its own ids (idmapped mounts below overlayfs, Linux
+// 5.19), else the one range that all sandboxes with images then share.
+func ImageUIDOffset() int { return imageOffset() }
+
+var imageOffset = sync.OnceValue(func() int {
+	if os.Geteuid() != 0 {
+		return 0
+	}
+	dir, err := os.MkdirTemp("", "muster-idmap-")
+	if err != nil {
+		return sharedBase
+	}
+	defer os.RemoveAll(dir)
+	layers := []string{filepath.Join(dir, "a"), filepath.Join(dir, "b")}
+	at, to := filepath.Join(dir, "at"), filepath.Join(dir, "to")
+	for _, d := range append(layers, at, to) {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			return sharedBase
+		}
+	}
+	err = privately(func() error {
+		mapped, err := bindLayers(layers, at, rangeBase+rangeSize)
+		if err != nil {
+			return err
+		}
+		return mountOverlay(mapped, to)
+	})
+	if err != nil {
+		return sharedBase
+	}
+	return 0
+})
+
 // bindLayers mounts image layers, which are stored once, below at, as owned by
-// the ids from base on (idmapped mounts: Linux 5.12, below overlayfs 5.19).
-// It returns where they are, in the same order.
+// the ids from base on. It returns where they are, in the same order.
 func bindLayers(layers []string, at string, base int) ([]string, error) {
 	ns, err := makeNamespace(base)
 	if err != nil {

@@ -3,6 +3,7 @@ package oci
 import (
 	"errors"
 	"sync"
+	"time"
 
 	"muster.dev/muster/internal/fleet"
 )
@@ -19,10 +20,12 @@ type meter struct {
 }
 
 // add completes a reading by what is remembered, and remembers it.
-func (m *meter) add(u fleet.Usage) fleet.Usage {
+func (m *meter) add(u fleet.Usage, began time.Time) fleet.Usage {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !m.last.At.IsZero() && u.At.After(m.last.At) {
+	if m.last.At.IsZero() { // new, or adopted: what it holds now it held all along
+		m.bytesSec = float64(u.MemoryBytes) * max(0, u.At.Sub(began).Seconds())
+	} else if u.At.After(m.last.At) {
 		// The trapezoid over the time since the last reading.
 		mean := float64(u.MemoryBytes+m.last.MemoryBytes) / 2
 		m.bytesSec += mean * u.At.Sub(m.last.At).Seconds()

@@ -59,7 +59,7 @@ func (p *plan) writable() []specs.Mount {
 		// half of the size for the workspace, a quarter for the home, …
 		size := p.spec.Resources.DiskBytes >> min(i+1, 3)
 		opts := []string{"rw", "nosuid", "nodev", fmt.Sprintf("mode=%o", f.mode), fmt.Sprintf("size=%d", size)}
-		if p.rootless.ranged() && f.mode != 0o1777 {
+		if p.rootless.apart(p.runtime) && f.mode != 0o1777 {
 			opts = append(opts, fmt.Sprintf("uid=%d", agentUID), fmt.Sprintf("gid=%d", agentUID))
 		}
 		m = append(m, specs.Mount{Destination: f.target, Type: "tmpfs", Source: f.name, Options: opts})
@@ -69,7 +69,7 @@ func (p *plan) writable() []specs.Mount {
 
 func (p *plan) ptsOptions() []string {
 	o := []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"}
-	if p.rootless == nil || p.rootless.ranged() {
+	if p.rootless.apart(p.runtime) {
 		o = append(o, "gid=5") // an id that must exist in the namespace
 	}
 	return o

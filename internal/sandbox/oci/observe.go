@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,19 +22,15 @@ func (s *Sandboxes) observe(ctx context.Context, b *box) (fleet.Isolation, error
 	code, err := b.session.Exec(ctx, fleet.ExecRequest{
 		Command: []string{"cat", "/proc/self/status", "/proc/self/mountinfo"}, Stdout: &out,
 	})
+	if (err != nil || code != 0) && ctx.Err() == nil { // an image without cat
+		out.Reset()
+		code, err = b.session.Exec(ctx, fleet.ExecRequest{Command: []string{filepath.Join(inside, runnerName), "observe"}, Stdout: &out})
+	}
 	if err != nil {
 		return iso, fmt.Errorf("observe the isolation: %w", err)
 	}
-	if code != 0 { // an image without cat: what the host sees of the init
-		out.Reset()
-		for _, name := range []string{"status", "mountinfo"} {
-			text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", b.rec.Init.Pid, name))
-			if err != nil {
-				return iso, fmt.Errorf("observe the isolation: %w", err)
-			}
-			out.Write(text)
-		}
-		iso.Lost = append(iso.Lost, "the agent's own status could not be read: the image has no cat; what is said is of the runner")
+	if code != 0 {
+		return iso, fmt.Errorf("observe the isolation: the runner's own look ended with %d", code)
 	}
 	readStatus(&iso, out.String())
 	iso.UserNamespace, iso.HostUID = s.hostID(b, iso.UID)
@@ -104,6 +101,7 @@ func (s *Sandboxes) hostID(b *box, uid int) (mapped bool, host int) {
 	if err != nil {
 		return false, -1
 	}
+	host = -1
 	for line := range strings.Lines(string(text)) {
 		var inside, outside, n int
 		if _, err := fmt.Sscan(line, &inside, &outside, &n); err != nil {
@@ -115,8 +113,11 @@ func (s *Sandboxes) hostID(b *box, uid int) (mapped bool, host int) {
 		if uid >= inside && uid < inside+n {
 			return true, outside + uid - inside
 		}
+		if host < 0 && b.rec.Runtime == fleet.RuntimeGVisor {
+			host = outside
+		}
 	}
-	return true, -1
+	return true, host
 }
 
 // readOnlyAt looks at the topmost mount of a place.

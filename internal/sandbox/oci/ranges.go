@@ -40,7 +40,7 @@ func (r *ranges) take() (int, error) {
 	for range rangeCount {
 		base := rangeBase + r.next*rangeSize
 		r.next = (r.next + 1) % rangeCount
-		if !r.used[base] {
+		if !r.used[base] && base != sharedBase {
 			r.used[base] = true
 			return base, nil
 		}

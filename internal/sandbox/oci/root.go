@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"muster.dev/muster/internal/fleet"
 )
@@ -75,7 +76,7 @@ func (r *roots) find(k rootKind) (string, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if _, err := os.Stat(dir); err == nil {
-		return dir, nil
+		return dir, os.Chtimes(dir, time.Time{}, time.Now()) // still in use
 	}
 	tmp, err := os.MkdirTemp(r.dir, "making-")
 	if err != nil {

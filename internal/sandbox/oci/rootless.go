@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"muster.dev/muster/internal/fleet"
 )
 
 // rootless is how ids are mapped where we are not root; nil where we are.
@@ -35,14 +37,24 @@ func detectRootless() *rootless {
 	return r
 }
 
-// ranged tells whether the agent has another id than the runner.
+// ranged tells whether there are ids for more than one user.
 func (r *rootless) ranged() bool { return r != nil && r.subUID > 0 }
 
+// apart tells whether the agent has another id than the runner. gVisor has
+// all ids inside, whatever there is outside.
+func (r *rootless) apart(k fleet.Runtime) bool {
+	return r == nil || r.ranged() || k == fleet.RuntimeGVisor
+}
+
 // mappings makes one's own id root inside, and the subordinate ones the rest.
-func (r *rootless) mappings(group bool) []specs.LinuxIDMapping {
+// runsc has become root of a user namespace of one id before it reads them.
+func (r *rootless) mappings(k fleet.Runtime, group bool) []specs.LinuxIDMapping {
 	own, sub := r.uid, r.subUID
 	if group {
 		own, sub = r.gid, r.subGID
+	}
+	if k == fleet.RuntimeGVisor {
+		return []specs.LinuxIDMapping{{ContainerID: 0, HostID: 0, Size: 1}}
 	}
 	m := []specs.LinuxIDMapping{{ContainerID: 0, HostID: uint32(own), Size: 1}}
 	if r.ranged() {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"muster.dev/muster/internal/cgroup"
 	"muster.dev/muster/internal/fleet"
@@ -84,6 +85,12 @@ func New(ctx context.Context, o Options) (*Sandboxes, error) {
 		s.volumes = newVolumes(filepath.Join(o.Dir, dirVolumes))
 	}
 	s.holdRanges()
+	s.tidy()
+	s.wg.Go(func() { // takes a moment the first time; Create waits for it or builds it itself
+		if _, err := s.roots.find(rootKind{host: true}); err != nil {
+			o.Logger.Warn("preparing the root of the image host", "error", err)
+		}
+	})
 	return s, nil
 }
 
@@ -122,7 +129,7 @@ func keepRunner(dir, path string) (string, error) {
 	_, _ = h.Write(b)
 	at := filepath.Join(dir, fmt.Sprintf("%016x", h.Sum64()))
 	if st, err := os.Stat(at); err == nil && st.Size() == int64(len(b)) {
-		return at, nil
+		return at, os.Chtimes(at, time.Time{}, time.Now())
 	}
 	tmp := at + ".new"
 	if err := os.WriteFile(tmp, b, 0o755); err != nil {
@@ -132,6 +139,26 @@ func keepRunner(dir, path string) (string, error) {
 		return "", fmt.Errorf("keep the runner: %w", err)
 	}
 	return at, os.Rename(tmp, at)
+}
+
+// unused is how long a cached root or runner is kept without a use.
+const unused = 7 * 24 * time.Hour
+
+// tidy removes roots and runners of former versions, when no sandbox can have
+// them mounted.
+func (s *Sandboxes) tidy() {
+	if ids, err := s.List(s.ctx); err != nil || len(ids) > 0 {
+		return
+	}
+	for _, d := range []string{dirRoots, dirRunners, dirVolumes} {
+		entries, _ := os.ReadDir(filepath.Join(s.o.Dir, d))
+		for _, e := range entries {
+			info, err := e.Info()
+			if err == nil && time.Since(info.ModTime()) > unused {
+				_ = os.RemoveAll(filepath.Join(s.o.Dir, d, e.Name()))
+			}
+		}
+	}
 }
 
 // holdRanges marks the ids of sandboxes found on disk as taken.

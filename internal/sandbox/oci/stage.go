@@ -81,9 +81,12 @@ func (s *Sandboxes) stageRoot(b *box, p *plan, img Image, at, to string) error {
 		}
 		return nil
 	}
-	layers, err := bindLayers(img.Lower, at, b.rec.Base)
-	if err != nil {
-		return fmt.Errorf("stage image %s: %w", p.spec.Image, err)
+	layers := img.Lower
+	if ImageUIDOffset() == 0 { // else they lie there as owned by the shared range
+		var err error
+		if layers, err = bindLayers(img.Lower, at, b.rec.Base); err != nil {
+			return fmt.Errorf("stage image %s: %w", p.spec.Image, err)
+		}
 	}
 	lower := append([]string{p.paths.root}, layers...)
 	if err := mountOverlay(lower, to); err != nil {

@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -21,9 +19,8 @@ import (
 )
 
 const (
-	wordsName = "runner.log"
-	pidName   = "pid"
-	logName   = "runtime.log"
+	pidName = "pid"
+	logName = "runtime.log"
 )
 
 // serve makes the directory the sandbox sees at /run/muster and listens in it.
@@ -109,11 +106,10 @@ func (s *Sandboxes) listen(b *box, run, name string) (net.Listener, error) {
 
 // start runs the container.
 func (s *Sandboxes) start(ctx context.Context, b *box, p *plan, img Image, c *cli) error {
-	words, err := os.OpenFile(filepath.Join(b.dir, wordsName), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
+	var err error
+	if b.words, err = newWords(); err != nil {
 		return err
 	}
-	defer words.Close()
 	at := &bundle{
 		id: string(b.id), dir: b.dir, log: filepath.Join(b.dir, logName),
 		pidFile: filepath.Join(b.dir, pidName), open: p.spec.Network.Mode == fleet.NetworkOpen,
@@ -126,11 +122,12 @@ func (s *Sandboxes) start(ctx context.Context, b *box, p *plan, img Image, c *cl
 		if err := writeConfig(b.dir, conf); err != nil {
 			return err
 		}
-		return c.run(ctx, at, quiet{words})
+		return c.run(ctx, at, quiet{b.words})
 	}
 	if s.rootless != nil {
-		if len(img.Lower) > 1 {
-			return &fleet.ReasonError{Reason: fleet.ReasonImage, Err: errors.New("images of several layers need root")}
+		if len(img.Lower) > 0 {
+			return &fleet.ReasonError{Reason: fleet.ReasonImage,
+				Err: fmt.Errorf("image %s: without root only the image %q can be used", p.spec.Image, fleet.ImageHost)}
 		}
 		err = run()
 	} else {
@@ -170,16 +167,6 @@ func (s *Sandboxes) prepareVolume(b *box) error {
 	}
 	return s.volumes.create(filepath.Join(b.dir, "volume"), b.rec.Spec.Resources.DiskBytes)
 }
-
-// quiet gives the container no input, and a file for what the runner says
-// before it is connected.
-type quiet struct{ words *os.File }
-
-func (q quiet) Close() error          { return nil }
-func (q quiet) Set(c *exec.Cmd)       { c.Stdout, c.Stderr = q.words, q.words }
-func (q quiet) Stdin() io.WriteCloser { return nil }
-func (q quiet) Stdout() io.ReadCloser { return nil }
-func (q quiet) Stderr() io.ReadCloser { return nil }
 
 // attend learns the container's init and watches it.
 func (s *Sandboxes) attend(b *box) error {
@@ -235,7 +222,13 @@ func (s *Sandboxes) losses(r record) []string {
 	if want := r.Spec.Resources.Files; s.rights.files(want) < uint64(want) {
 		out = append(out, fmt.Sprintf("open files are limited to %d rather than %d: CAP_SYS_RESOURCE is missing", s.rights.files(want), want))
 	}
-	if r.Rootless && !s.rootless.ranged() {
+	if r.Rootless && r.Runtime == fleet.RuntimeGVisor {
+		out = append(out, "a full disk is told as the program's own failure: gvisor keeps its memory file systems to itself")
+	}
+	if r.Base == sharedBase {
+		out = append(out, "all sandboxes with images share one range of ids: the kernel cannot map owners below overlayfs (Linux 5.19)")
+	}
+	if !s.rootless.apart(r.Runtime) {
 		out = append(out, "the agent and its runner have the same user, root of a user namespace that is nobody outside: no subordinate ids (/etc/subuid, newuidmap)")
 	}
 	if r.Rootless {

@@ -135,7 +135,7 @@ func (s *Sandboxes) read(b *box) (fleet.Usage, error) {
 	if b.proxy != nil {
 		u.NetSentBytes, u.NetReceivedBytes = b.proxy.Counters()
 	}
-	return b.meter.add(u), nil
+	return b.meter.add(u, b.rec.Began), nil
 }
 
 // watchEvery is how often a sandbox with a task is looked at: often enough to

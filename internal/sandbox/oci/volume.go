@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -100,8 +101,8 @@ func (v *volumes) template(size int64) (string, error) {
 	}
 	v.mu.Unlock()
 	once.Do(func() {
-		if _, err := os.Stat(path); err == nil {
-			return
+		if os.Chtimes(path, time.Time{}, time.Now()) == nil {
+			return // it is there
 		}
 		err := makeTemplate(path, size)
 		v.mu.Lock()

@@ -17,6 +17,8 @@ type Lack string
 const (
 	NoCgroups Lack = "cgroups" // no limits on memory, cpu, pids
 	NoUserIDs Lack = "ids"     // agent and runner share one user id
+	// NoDiskReading: the disk is bounded but its filling cannot be read.
+	NoDiskReading Lack = "disk reading"
 )
 
 // Harness is one machine for one test.
