@@ -30,10 +30,29 @@ func init() {
 }
 
 func main() {
-	if err := run(); err != nil {
+	do := run
+	if len(os.Args) == 2 && os.Args[1] == "observe" {
+		do = observe
+	}
+	if err := do(); err != nil {
 		fmt.Fprintln(os.Stderr, "muster-runner:", err)
 		os.Exit(1)
 	}
+}
+
+// observe prints what the kernel says of a process started like this one: for
+// the host, in images that have no cat.
+func observe() error {
+	for _, name := range []string{"/proc/self/status", "/proc/self/mountinfo"} {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		if _, err := os.Stdout.Write(b); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // gcPercent trades processor time, of which a waiting runner needs none, for

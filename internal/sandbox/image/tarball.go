@@ -35,7 +35,7 @@ const maxTarballEntries = 100_000
 func (c *Cache) openTarball(ctx context.Context, s source) (*opened, error) {
 	found, err := look(ctx, s.path)
 	if err != nil {
-		return nil, fmt.Errorf("read the tarball: %w", err)
+		return nil, fmt.Errorf("read the tarball: %w; it is cut off or none: make it again (docker save -o FILE IMAGE)", err)
 	}
 	switch {
 	case found.manifest != nil:
