@@ -96,7 +96,7 @@ func launch(t testing.TB, init bool) *boxed {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: the runner changes its agent's user")
 	}
-	dir, err := os.MkdirTemp("", "box") // t.TempDir is not open to the agent
+	dir, err := os.MkdirTemp("", "box") //nolint:usetesting // t.TempDir is not open to the agent's user
 	if err != nil {
 		t.Fatal(err)
 	}

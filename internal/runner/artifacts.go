@@ -87,7 +87,7 @@ func (c *collector) walk(g glob) error {
 			return errEnough
 		}
 		if err != nil {
-			return nil // cannot be read, or does not exist: nothing matches there
+			return nil //nolint:nilerr // cannot be read, or does not exist: nothing matches there
 		}
 		if d.IsDir() {
 			if d.Name() == ".git" && !strings.HasPrefix(g.text, ".git") {
@@ -118,7 +118,7 @@ func (c *collector) add(p string) error {
 	switch {
 	case err != nil:
 		c.skipped["that lead out of the workspace or nowhere, or may not be read"]++
-		return nil
+		return nil //nolint:nilerr // it is in the note; the others are still wanted
 	case st.IsDir():
 		return nil // a link to a directory
 	case !st.Mode().IsRegular():

@@ -130,7 +130,7 @@ func (e *execution) startPipes(c command, stdin bool) (err error) {
 
 func (e *execution) startTTY(c command, rows, cols uint16) error {
 	var master, slave int
-	err := error(os.ErrClosed)
+	err := os.ErrClosed
 	// The one who opens the master owns the slave: the agent.
 	e.s.r.a.as(func() { master, slave, err = openPTY() })
 	if err != nil {

@@ -122,7 +122,7 @@ func (s *spool) Write(p []byte) (int, error) {
 func (s *spool) spill(p []byte) error {
 	if s.file == nil {
 		var fd int
-		err := error(os.ErrClosed)
+		err := os.ErrClosed
 		s.as(func() { fd, err = unix.Open(s.temp, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600) })
 		if err != nil {
 			// No such files here (overlay of an old kernel, gVisor): memory,

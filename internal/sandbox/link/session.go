@@ -58,7 +58,7 @@ func Serve(l net.Listener, o Options) *Session {
 }
 
 // Close stops listening and leaves the sandbox alive. Sinks hear nothing
-// more. It waits until no sink is being called.
+// more. It waits until no sink is being called, so a sink may not call it.
 func (s *Session) Close() error {
 	err := s.l.Close()
 	s.mu.Lock()
