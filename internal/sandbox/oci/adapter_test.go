@@ -287,3 +287,58 @@ func TestExecTerminal(t *testing.T) {
 		}
 	})
 }
+
+// TestMemoryVolume bounds the disk where there are no loop devices.
+func TestMemoryVolume(t *testing.T) {
+	eachRuntime(t, func(t *testing.T, r fleet.Runtime) {
+		s := open(t, options(t))
+		s.UseMemoryVolumes()
+		spec := newSpec(r)
+		spec.Resources.DiskBytes = 16 << 20
+		iso, rec := run(t, s, spec, "sh", "-c", "dd if=/dev/zero of=/workspace/big bs=1M count=64")
+		if got := rec.Reason(t); got != fleet.ReasonDisk || !strings.Contains(rec.Text(), "No space left") {
+			t.Errorf("reason %q, log %q", got, rec.Text())
+		}
+		if iso.Volume != "tmpfs" || !strings.Contains(strings.Join(iso.Lost, "\n"), "counts against memory") {
+			t.Errorf("isolation %+v", iso)
+		}
+	})
+}
+
+// TestProxyOutlivesARestart uses the proxy before and after the control plane
+// was away.
+func TestProxyOutlivesARestart(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "the server") }))
+	t.Cleanup(server.Close)
+	_, port, _ := net.SplitHostPort(server.Listener.Addr().String())
+	eachRuntime(t, func(t *testing.T, r fleet.Runtime) {
+		o := options(t)
+		spec := newSpec(r)
+		spec.Network = fleet.Network{Mode: fleet.NetworkProxy, Allow: []string{"localhost:" + port}, AllowPrivate: []string{"localhost", "127.0.0.1", "::1"}}
+		first := open(t, o)
+		if _, err := first.Create(t.Context(), spec); err != nil {
+			t.Fatal(err)
+		}
+		if err := first.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s := open(t, o)
+		defer s.Destroy(context.Background(), spec.ID)
+		if _, _, alive, err := s.Adopt(t.Context(), spec); err != nil || !alive {
+			t.Fatalf("adopt: %v, %v", alive, err)
+		}
+		rec := sandboxtest.NewRecorder()
+		a := fleet.Assignment{Task: fleet.NewTaskID(time.Now()), Fence: 1, LogBytes: 1 << 20,
+			Command: []string{"sh", "-c", "NO_PROXY= no_proxy= curl -sS -m 10 http://localhost:" + port}}
+		if err := s.Claim(t.Context(), spec.ID, a, rec); err != nil {
+			t.Fatal(err)
+		}
+		rec.Wait(t)
+		if !strings.Contains(rec.Text(), "the server") {
+			t.Errorf("log %q", rec.Text())
+		}
+		if u, err := s.Usage(t.Context(), spec.ID); err != nil || u.NetReceivedBytes == 0 {
+			t.Errorf("usage %+v, %v", u, err)
+		}
+	})
+}

@@ -2,12 +2,15 @@ package oci_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"sync"
 	"syscall"
 	"testing"
+
+	"go.uber.org/goleak"
 
 	"muster.dev/muster/internal/fleet"
 	"muster.dev/muster/internal/sandbox/oci"
@@ -36,6 +39,10 @@ func TestMain(m *testing.M) {
 	code := m.Run()
 	if runnerDir != "" {
 		_ = os.RemoveAll(runnerDir)
+	}
+	if err := goleak.Find(); err != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
 	}
 	os.Exit(code)
 }

@@ -47,3 +47,8 @@ func (s *Sandboxes) Baseline(dir string, spec fleet.SandboxSpec, args ...string)
 	c.Process.Args = args
 	return writeConfig(dir, c)
 }
+
+// UseMemoryVolumes makes volumes as where there are no loop devices.
+func (s *Sandboxes) UseMemoryVolumes() {
+	s.volumes.kind, s.volumes.why = volumeTmpfs, "a test says so"
+}
