@@ -166,7 +166,7 @@ func TestDenialsAreToldOnceAndCounted(t *testing.T) {
 }
 
 // echo serves what it reads until the client closes.
-func echo(t *testing.T) (port string) {
+func echo(t testing.TB) (port string) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -186,7 +186,7 @@ func echo(t *testing.T) (port string) {
 	return port
 }
 
-func tunnel(t *testing.T, proxy, target string) (net.Conn, *bufio.Reader) {
+func tunnel(t testing.TB, proxy, target string) (net.Conn, *bufio.Reader) {
 	t.Helper()
 	network, addr := "tcp", strings.TrimPrefix(proxy, "http://")
 	if strings.HasPrefix(proxy, "/") {

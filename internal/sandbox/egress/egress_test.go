@@ -24,7 +24,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // onSocket serves a proxy on a unix socket.
-func onSocket(t *testing.T, n fleet.Network, o Options) (p *Proxy, sock string) {
+func onSocket(t testing.TB, n fleet.Network, o Options) (p *Proxy, sock string) {
 	t.Helper()
 	sock = filepath.Join(t.TempDir(), "p.sock")
 	l, err := net.Listen("unix", sock)
