@@ -26,7 +26,7 @@ fi
 say golangci-lint
 if lint=$(tools/install.sh golangci-lint); then
 	"$lint" version
-	"$lint" run ./... || status=1
+	"$lint" run --allow-parallel-runners ./... || status=1
 else
 	echo "golangci-lint could not be built"
 	status=1
