@@ -30,7 +30,6 @@ type Archive struct {
 	closed   bool
 	logs     map[logKey]*logFile
 	idle     *list.List // of *logFile that nobody uses now, the longest idle first
-	open     int        // logFiles with an open file
 	watchers map[logKey]map[chan struct{}]struct{}
 }
 

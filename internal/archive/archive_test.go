@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -381,12 +382,10 @@ func TestBoundedFiles(t *testing.T) {
 // TestLogProperty appends pieces with repeats and restarts, and reads from
 // anywhere.
 func TestLogProperty(t *testing.T) {
-	base := t.TempDir()
+	base, n := t.TempDir(), 0
 	rapid.Check(t, func(t *rapid.T) {
-		dir, err := os.MkdirTemp(base, "")
-		if err != nil {
-			t.Fatal(err)
-		}
+		n++
+		dir := filepath.Join(base, strconv.Itoa(n))
 		a, err := Open(dir, Options{OpenFiles: 2})
 		if err != nil {
 			t.Fatal(err)

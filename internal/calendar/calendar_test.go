@@ -173,7 +173,7 @@ func TestNextProperty(t *testing.T) {
 		// Half the time next to a change of the clocks, where it is hard.
 		if rapid.Bool().Draw(t, "near a change") {
 			if _, end := from.In(r.zone).ZoneBounds(); !end.IsZero() {
-				from = end.Add(time.Duration(rapid.IntRange(-100, 100).Draw(t, "minutes")) * time.Minute)
+				from = end.Truncate(step).Add(time.Duration(rapid.IntRange(-100, 100).Draw(t, "minutes")) * time.Minute)
 			}
 		}
 		until := from.Add(30 * time.Hour)
@@ -211,15 +211,17 @@ func walk(r Rule, from, until time.Time) []time.Time {
 	}
 	var fired []time.Time
 	shown := local(from) // the latest reading so far: slots up to it are done
+	slot := r.slots.Next(shown)
 	for at := from; !at.After(until); at = at.Add(step) {
 		now := local(at)
 		if !now.After(shown) {
 			continue
 		}
-		if s := r.slots.Next(shown); !s.IsZero() && !s.After(now) {
-			fired = append(fired, at)
-		}
 		shown = now
+		if !slot.IsZero() && !slot.After(now) {
+			fired = append(fired, at)
+			slot = r.slots.Next(shown)
+		}
 	}
 	return fired
 }

@@ -51,7 +51,7 @@ func (db *DB) backups() {
 func (db *DB) Backup(ctx context.Context) (string, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(filepath.Dir(db.path), &st); err == nil {
-		if free := int64(st.Bavail) * int64(st.Bsize); free < 2*db.Size() {
+		if free := int64(st.Bavail) * st.Bsize; free < 2*db.Size() {
 			return "", fmt.Errorf("back up %s: %d MiB free, and the copy must leave as much again: %w", db.path, free>>20, fleet.ErrFull)
 		}
 	}

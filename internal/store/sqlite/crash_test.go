@@ -42,10 +42,11 @@ func victim(path string) {
 				for _, t := range out {
 					lines <- "S " + string(t.ID)
 				}
+				time.Sleep(time.Duration(rand.IntN(8)) * time.Millisecond)
 			}
 		}()
 	}
-	for range 2 {
+	for range 6 {
 		go consume(ctx, db, lines)
 	}
 	for l := range lines {
@@ -146,9 +147,8 @@ func killed(t *testing.T, path string, after time.Duration) []string {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	timer := time.AfterFunc(after, func() { _ = cmd.Process.Kill() })
-	defer timer.Stop()
 	var lines []string
+	var timer *time.Timer // from the first promise on: a busy machine starts slowly
 	r := bufio.NewReader(out)
 	for {
 		line, err := r.ReadString('\n')
@@ -156,6 +156,9 @@ func killed(t *testing.T, path string, after time.Duration) []string {
 			break
 		}
 		lines = append(lines, strings.TrimSpace(line))
+		if timer == nil {
+			timer = time.AfterFunc(after, func() { _ = cmd.Process.Kill() })
+		}
 	}
 	_ = cmd.Wait() // it was killed
 	return lines

@@ -68,7 +68,7 @@ func (t *tx) close() error {
 // exec and row never carry a caller's context: a transaction shared by many
 // must not be interrupted by one.
 func (t *tx) exec(query string, args ...any) (sql.Result, error) {
-	st, err := t.stmt(query)
+	st, err := t.stmt(query) //nolint:sqlclosecheck // kept for the next call; tx.close closes it
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +76,7 @@ func (t *tx) exec(query string, args ...any) (sql.Result, error) {
 }
 
 func (t *tx) row(query string, args ...any) scanner {
-	st, err := t.stmt(query)
+	st, err := t.stmt(query) //nolint:sqlclosecheck // kept for the next call; tx.close closes it
 	if err != nil {
 		return failed{err}
 	}
@@ -84,7 +84,7 @@ func (t *tx) row(query string, args ...any) scanner {
 }
 
 func (t *tx) rows(query string, args ...any) (*sql.Rows, error) {
-	st, err := t.stmt(query)
+	st, err := t.stmt(query) //nolint:sqlclosecheck // kept for the next call; tx.close closes it
 	if err != nil {
 		return nil, err
 	}
