@@ -19,6 +19,7 @@ import (
 	"muster.dev/muster/internal/archive"
 	"muster.dev/muster/internal/control"
 	"muster.dev/muster/internal/fleet"
+	"muster.dev/muster/internal/sandbox/image"
 	"muster.dev/muster/internal/sandbox/oci"
 	"muster.dev/muster/internal/schedule"
 	"muster.dev/muster/internal/server"
@@ -46,6 +47,7 @@ type daemon struct {
 	token    string
 	db       *sqlite.DB
 	archive  *archive.Archive
+	images   *image.Cache
 	boxes    *oci.Sandboxes
 	control  *control.Engine
 	server   *server.Server
@@ -80,7 +82,10 @@ func openDaemon(ctx context.Context, c daemonConfig) (_ *daemon, err error) {
 	if d.archive, err = archive.Open(filepath.Join(c.dir, "tasks"), archive.Options{}); err != nil {
 		return nil, err
 	}
-	if d.boxes, err = openSandboxes(ctx, c); err != nil {
+	if d.images, err = openImages(c); err != nil {
+		return nil, err
+	}
+	if d.boxes, err = openSandboxes(ctx, c, d.images); err != nil {
 		return nil, err
 	}
 	if err = d.wire(); err != nil {
@@ -137,6 +142,7 @@ func (d *daemon) run(ctx context.Context) error {
 	spawn("fleet", d.control.Run)
 	spawn("webhooks", d.hooks.Run)
 	spawn("schedules", d.cron.Run)
+	spawn("images", d.keepImagesTidy)
 	select {
 	case <-ctx.Done():
 	case err = <-failed:
@@ -193,6 +199,9 @@ func (d *daemon) isReady(ctx context.Context) error {
 func (d *daemon) close() {
 	if d.boxes != nil {
 		_ = d.boxes.Close()
+	}
+	if d.images != nil {
+		_ = d.images.Close()
 	}
 	if d.archive != nil {
 		_ = d.archive.Close()

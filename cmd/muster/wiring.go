@@ -28,12 +28,8 @@ import (
 const localNode fleet.NodeID = "local"
 
 // openSandboxes finds the runner and opens the sandbox adapter.
-func openSandboxes(ctx context.Context, c daemonConfig) (*oci.Sandboxes, error) {
+func openSandboxes(ctx context.Context, c daemonConfig, images *image.Cache) (*oci.Sandboxes, error) {
 	runner, err := findRunner(c.runner)
-	if err != nil {
-		return nil, err
-	}
-	images, err := image.Open(filepath.Join(c.dir, "images"), image.Options{Logger: c.log})
 	if err != nil {
 		return nil, err
 	}

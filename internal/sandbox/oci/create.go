@@ -169,7 +169,7 @@ func (s *Sandboxes) launch(ctx context.Context, b *box, spec fleet.SandboxSpec, 
 // would be needed to remove.
 func (s *Sandboxes) begin(b *box, spec fleet.SandboxSpec, img Image, c *cli) error {
 	b.rec = record{Spec: spec, Runtime: c.kind, Token: rand.Text(), Volume: volumeTmpfs,
-		Began: time.Now(), Rootless: s.rootless != nil, Env: agentEnv(spec, img)}
+		Began: time.Now(), Rootless: s.rootless != nil, Env: agentEnv(spec, img), Lower: img.Lower}
 	if s.parent != "" {
 		b.rec.Cgroup = s.group(spec.ID).Path()
 	}

@@ -26,6 +26,7 @@ type record struct {
 	Lost     []string          `json:"lost,omitempty"`
 	Began    time.Time         `json:"began"`
 	Rootless bool              `json:"rootless,omitempty"`
+	Lower    []string          `json:"lower,omitempty"` // layers of its image
 }
 
 // write replaces the record in dir at once. It is not synced: what a power
