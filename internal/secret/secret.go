@@ -56,7 +56,7 @@ func (s Source) file(name string) (string, error) {
 	root, err := os.OpenRoot(s.Dir) // a link may not lead out of it
 	if err != nil {
 		// Not as ErrNotExist: that is for one secret.
-		return "", fmt.Errorf("the directory of secrets cannot be opened: %v; make it, or change spec.secrets.dir: %w", err, fleet.ErrUnavailable)
+		return "", fmt.Errorf("the directory of secrets cannot be opened (%s); make it, or change spec.secrets.dir: %w", err.Error(), fleet.ErrUnavailable)
 	}
 	defer root.Close()
 	if st, err := root.Stat("."); err != nil || st.Mode().Perm()&0o022 != 0 {
