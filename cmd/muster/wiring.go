@@ -62,6 +62,21 @@ func findRunner(given string) (string, error) {
 	return "", withHint(fmt.Errorf("muster-runner is neither beside muster nor on PATH"), "build both with `make build`, or name it with --runner")
 }
 
+// listeners hear of starts and ends: the metrics, and the webhooks that are
+// due then.
+type listeners struct {
+	*server.Meter
+	hooks *webhook.Service
+}
+
+// Settled implements dispatch.Observer.
+func (l listeners) Settled(t fleet.Task) {
+	l.Meter.Settled(t)
+	if t.Spec.Webhook != "" {
+		l.hooks.Wake()
+	}
+}
+
 func isFile(p string) bool {
 	st, err := os.Stat(p)
 	return err == nil && st.Mode().IsRegular()
@@ -92,15 +107,15 @@ func (d *daemon) wire() error {
 	if err != nil {
 		return err
 	}
+	d.hooks = webhook.New(webhook.Options{Tasks: d.db, Logger: c.log, UserAgent: "muster/" + version()})
 	d.control, err = control.New(control.Config{
 		Store: d.db, Queue: d.db.Queue(), Archive: d.archive, Sandboxes: d.boxes, Nodes: nodes, Secrets: secrets,
 		Spec: spec, Variant: v1alpha1.Variant, Logger: c.log, Consumer: fmt.Sprintf("muster/%d", os.Getpid()),
-		Visibility: visibility, ParallelStarts: c.parallel, Observe: meter,
+		Visibility: visibility, ParallelStarts: c.parallel, Observe: listeners{meter, d.hooks},
 	})
 	if err != nil {
 		return err
 	}
-	d.hooks = webhook.New(webhook.Options{Tasks: d.db, Logger: c.log, UserAgent: "muster/" + version()})
 	d.cron = schedule.New(schedule.Config{Store: d.db, Submit: d.submitScheduled, Events: d.db, Logger: c.log})
 	d.server, err = server.New(server.Config{
 		Store: d.db, Archive: d.archive, Engine: d.control, Fleet: func() *v1alpha1.Fleet { return c.fleet },

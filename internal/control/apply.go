@@ -204,7 +204,9 @@ func (e *Engine) countFailure(box *fleet.Sandbox, err error) {
 	m.failed++
 	m.failure, m.reason = err.Error(), ""
 	var re *fleet.ReasonError
-	if errors.As(err, &re) {
+	// What is merely out of reach (a registry that is down) may come back: it
+	// is waited for, and never a reason to give up the tasks that wait.
+	if errors.As(err, &re) && !errors.Is(err, fleet.ErrUnavailable) {
 		m.reason = re.Reason
 	}
 }

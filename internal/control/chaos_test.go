@@ -19,7 +19,6 @@ import (
 // write is done or not, its answer is lost, and nothing gets through any more.
 type mortal struct {
 	fleet.Store
-	q fleet.Queue
 
 	mu   sync.Mutex
 	left int

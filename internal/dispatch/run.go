@@ -27,6 +27,7 @@ type run struct {
 	leasedAt time.Time
 	backstop *time.Timer
 	memory   held
+	accepted time.Time // by the runner
 }
 
 func newRun(d *Dispatcher, t fleet.Task, l fleet.Lease, box fleet.SandboxID) *run {
@@ -79,6 +80,7 @@ func (r *run) attach(env map[string]string) {
 		r.lost(fmt.Errorf("claim sandbox %s: %w", r.box, err))
 		return
 	}
+	r.acceptedAt(d.Clock())
 	d.event(fleet.Event{
 		Kind: "task_claimed", Task: r.task.ID, Pool: s.Pool, Sandbox: r.box, Node: r.task.Node, At: r.task.ClaimedAt,
 		Reason:  fmt.Sprintf("%s start after %s in the queue, attempt %d", r.task.Launch, r.task.Phases.Queue.Round(time.Millisecond), r.task.Attempt),
@@ -86,6 +88,15 @@ func (r *run) attach(env map[string]string) {
 	})
 	if t, err := d.Tasks.Task(d.base, r.task.ID); err == nil && t.Cancel {
 		r.requestStop(fleet.ReasonCancelled) // asked for between lease and claim
+	}
+}
+
+// acceptedAt notes when the runner took the task; the first to know counts.
+func (r *run) acceptedAt(at time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.accepted.IsZero() {
+		r.accepted = at
 	}
 }
 

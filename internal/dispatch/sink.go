@@ -26,6 +26,7 @@ func (s *sink) Log(offset int64, at time.Time, stream fleet.Stream, data []byte)
 }
 
 func (s *sink) Phase(state fleet.TaskState, at time.Time) error {
+	(*run)(s).acceptedAt(at)
 	c := fleet.Change{State: state}
 	s.mu.Lock()
 	first := !s.started
@@ -105,7 +106,10 @@ func (s *sink) Done(rep fleet.RunReport) error {
 func (r *run) settlement(rep fleet.RunReport, reason fleet.TaskReason, u fleet.Usage) fleet.Settlement {
 	logBytes, _ := r.d.Archive.LogSize(r.task.ID, r.lease.Attempt)
 	p := r.task.Phases
-	p.Claim = max(0, r.task.ClaimedAt.Sub(r.task.DueAt.Add(p.Queue)))
+	r.acceptedAt(r.task.ClaimedAt)
+	r.mu.Lock()
+	p.Claim = max(0, r.accepted.Sub(r.task.DueAt.Add(p.Queue)))
+	r.mu.Unlock()
 	p.Start, p.Setup, p.Run, p.Collect = rep.Start, rep.Setup, rep.Run, rep.Collect
 	if t, err := r.d.Tasks.Task(r.d.base, r.task.ID); err == nil {
 		r.task.Cancel, r.task.CancelBy = t.Cancel, t.CancelBy

@@ -30,7 +30,6 @@ type scenario struct {
 	outage  func(at time.Duration) bool
 	clock   func(at time.Duration) time.Duration // error of the clock
 	floors  []Floor
-	ready   int // sandboxes at the beginning
 	nodes   int // slots of the one node
 }
 

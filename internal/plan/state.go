@@ -161,7 +161,7 @@ func staleSignal(now time.Time, queues []Queue, after time.Duration) string {
 	return ""
 }
 
-// sortPools brings an observation into the order Decide needs; for callers.
+// Sort brings an observation into the order Decide needs; for callers.
 func (o *Observation) Sort() {
 	slices.SortFunc(o.Pools, func(a, b Pool) int { return cmp.Compare(a.Key, b.Key) })
 	slices.SortFunc(o.Nodes, func(a, b Node) int { return cmp.Compare(a.ID, b.ID) })

@@ -12,10 +12,10 @@ import (
 
 // Sizes of the wire format, in bytes.
 const (
-	// MaxData is the most log, file or exec bytes in one frame.
-	MaxData = 64 << 10
-	// MaxPayload is the most payload of one frame: MaxData and its header.
-	MaxPayload = MaxData + 64
+	// MaxChunk is the most log, file or exec bytes in one frame.
+	MaxChunk = 64 << 10
+	// MaxPayload is the most payload of one frame: MaxChunk and its header.
+	MaxPayload = MaxChunk + 64
 
 	headerLen = 5
 	partFlag  = 0x80 // further parts of this control message follow

@@ -61,7 +61,7 @@ var typeNames = map[Type]string{
 	TypePhase: "phase", TypeBlob: "blob", TypeReport: "report", TypeReportAck: "reportAck",
 	TypeStop: "stop", TypeExec: "exec", TypeExecControl: "execControl", TypeExecExit: "execExit",
 	TypeNote: "note",
-	TypeLog: "log", TypeLogAck: "logAck", TypeBlobPart: "blobPart", TypeBlobAck: "blobAck",
+	TypeLog:  "log", TypeLogAck: "logAck", TypeBlobPart: "blobPart", TypeBlobAck: "blobAck",
 	TypeHeartbeat: "heartbeat", TypeExecOut: "execOut", TypeExecIn: "execIn", TypeExecAck: "execAck",
 }
 
@@ -261,11 +261,11 @@ func (c *Conn) Send(t Type, message any) error {
 	}
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
-	for len(b) > MaxData {
-		if err := c.writeLocked(byte(t)|partFlag, MaxData, [][]byte{b[:MaxData]}); err != nil {
+	for len(b) > MaxChunk {
+		if err := c.writeLocked(byte(t)|partFlag, MaxChunk, [][]byte{b[:MaxChunk]}); err != nil {
 			return err
 		}
-		b = b[MaxData:]
+		b = b[MaxChunk:]
 	}
 	return c.writeLocked(byte(t), len(b), [][]byte{b})
 }

@@ -16,7 +16,7 @@ type LogHeader struct {
 
 const logHeaderLen = 17
 
-// SendLog writes at most MaxData log bytes.
+// SendLog writes at most MaxChunk log bytes.
 func (c *Conn) SendLog(h LogHeader, data []byte) error {
 	var b [logHeaderLen]byte
 	binary.BigEndian.PutUint64(b[0:], uint64(h.Offset))
@@ -27,7 +27,7 @@ func (c *Conn) SendLog(h LogHeader, data []byte) error {
 
 // ParseLog splits a log frame; the data is a part of payload and never empty.
 func ParseLog(payload []byte) (LogHeader, []byte, error) {
-	if len(payload) <= logHeaderLen || len(payload) > logHeaderLen+MaxData {
+	if len(payload) <= logHeaderLen || len(payload) > logHeaderLen+MaxChunk {
 		return LogHeader{}, nil, Violation("log frame of %d bytes", len(payload))
 	}
 	h := LogHeader{
@@ -53,7 +53,7 @@ type Position struct {
 
 const positionLen = 12
 
-// SendPosition writes a frame of a Position and at most MaxData bytes.
+// SendPosition writes a frame of a Position and at most MaxChunk bytes.
 func (c *Conn) SendPosition(t Type, p Position, data []byte) error {
 	var b [positionLen]byte
 	binary.BigEndian.PutUint32(b[0:], p.Number)
@@ -73,7 +73,7 @@ func ParsePosition(t Type, payload []byte) (Position, []byte, error) {
 	}
 	data := payload[positionLen:]
 	if t == TypeBlobPart {
-		if len(data) == 0 || len(data) > MaxData {
+		if len(data) == 0 || len(data) > MaxChunk {
 			return Position{}, nil, Violation("blobPart with %d bytes", len(data))
 		}
 	} else if len(data) != 0 {
@@ -91,7 +91,7 @@ type ExecHeader struct {
 
 const execHeaderLen = 5
 
-// SendExec writes at most MaxData bytes of an exec's input or output.
+// SendExec writes at most MaxChunk bytes of an exec's input or output.
 func (c *Conn) SendExec(t Type, h ExecHeader, data []byte) error {
 	var b [execHeaderLen]byte
 	binary.BigEndian.PutUint32(b[0:], h.ID)
@@ -101,7 +101,7 @@ func (c *Conn) SendExec(t Type, h ExecHeader, data []byte) error {
 
 // ParseExec splits a frame that SendExec wrote; the data is never empty.
 func ParseExec(t Type, payload []byte) (ExecHeader, []byte, error) {
-	if len(payload) <= execHeaderLen || len(payload) > execHeaderLen+MaxData {
+	if len(payload) <= execHeaderLen || len(payload) > execHeaderLen+MaxChunk {
 		return ExecHeader{}, nil, Violation("%s frame of %d bytes", t, len(payload))
 	}
 	h := ExecHeader{ID: binary.BigEndian.Uint32(payload), Stream: fleet.Stream(payload[4])}

@@ -323,7 +323,7 @@ func (s *session) sendLog(t *task) (bool, error) {
 		return false, nil
 	}
 	if s.buf == nil {
-		s.buf = make([]byte, protocol.MaxData)
+		s.buf = make([]byte, protocol.MaxChunk)
 	}
 	h, n := t.log.read(from, s.buf)
 	if n == 0 {
@@ -374,7 +374,7 @@ func (s *session) sendFile(t *task, f outFile, number uint32) (bool, error) {
 		return false, nil
 	}
 	if s.buf == nil {
-		s.buf = make([]byte, protocol.MaxData)
+		s.buf = make([]byte, protocol.MaxChunk)
 	}
 	p := s.buf[:n]
 	if got, err := io.ReadFull(o.r, p); err != nil {

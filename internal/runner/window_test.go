@@ -36,7 +36,7 @@ func TestWindowKeepsEveryByte(t *testing.T) {
 				w.write(st, p)
 				all = append(all, p...)
 			case "read":
-				buf := make([]byte, rapid.IntRange(1, protocol.MaxData).Draw(t, "buf"))
+				buf := make([]byte, rapid.IntRange(1, protocol.MaxChunk).Draw(t, "buf"))
 				h, n := w.read(next, buf)
 				if end := start + int64(len(all)); (n == 0) != (next == end) {
 					t.Fatalf("read %d at %d of %d", n, next, end)

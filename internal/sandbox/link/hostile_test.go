@@ -122,7 +122,7 @@ func TestHostileRunners(t *testing.T) {
 
 // flood sends log far beyond the limit of the task.
 func flood(r *peer) {
-	buf := make([]byte, protocol.MaxData)
+	buf := make([]byte, protocol.MaxChunk)
 	for off := int64(0); off < 1<<30; off += int64(len(buf)) {
 		if r.pc.SendLog(protocol.LogHeader{Offset: off, Stream: 1}, buf) != nil {
 			return

@@ -10,9 +10,9 @@ import (
 
 // Bounds of an inbox: what an honest runner can have unacknowledged, and some.
 const (
-	inboxBytes = protocol.LogWindow + protocol.BlobWindow + protocol.MaxData
+	inboxBytes = protocol.LogWindow + protocol.BlobWindow + protocol.MaxChunk
 	inboxItems = 1024
-	mergeBytes = protocol.MaxData // log items are merged up to this size
+	mergeBytes = protocol.MaxChunk // log items are merged up to this size
 )
 
 type itemKind byte
