@@ -27,7 +27,8 @@ func (db *DB) mend(t *tx) error {
 		return nil
 	}
 	l := newLine(old.shares)
-	l.horizon, l.ended = old.horizon, old.ended
+	// What is due goes straight to its row, in the order of the index.
+	l.horizon, l.ended = db.now().UnixNano(), old.ended
 	for _, part := range []func(*tx, *line, *line) error{loadPools, loadWaiting, loadHeld, loadCounts} {
 		if err := part(t, l, old); err != nil {
 			return fmt.Errorf("read the queue: %w", err)

@@ -16,7 +16,12 @@ func TestMain(m *testing.M) {
 		victim(path)
 		return
 	}
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		if millionDir != "" {
+			_ = os.RemoveAll(millionDir)
+		}
+		os.Exit(code)
+	}))
 }
 
 func open(t testing.TB, path string, o Options) *DB {
