@@ -60,6 +60,7 @@ func observe() error {
 const gcPercent = 40
 
 func run() error {
+	unignore()
 	// Nobody with the agent's uid may trace or read this process.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("become undumpable: %w", err)

@@ -72,7 +72,8 @@ func (c *Client) connectError(err error) error {
 			Text: fmt.Sprintf("the server at %s speaks http, not https", c.base()), Cause: err, Kind: ErrUsage,
 			Hint: "write the address as http://" + c.base().Host,
 		}
-	case strings.Contains(text, "malformed HTTP"):
+	case strings.Contains(text, "malformed HTTP"), strings.Contains(text, "readLoopPeekFailLocked: %!w(<nil>)"):
+		// The second is what net/http says of a server that speaks first.
 		return c.strangerError("something that is not HTTP")
 	case errors.Is(err, context.DeadlineExceeded), isTimeout(err):
 		return &Error{
