@@ -79,19 +79,20 @@ func (s *Server) runExec(ctx context.Context, id fleet.TaskID, conn *websocket.C
 	} else {
 		_ = input.Close()
 	}
-	read := make(chan struct{})
-	go func() {
-		defer close(read)
+	var clients sync.WaitGroup
+	clients.Go(func() {
 		defer cancel() // the client went away: so does the command
 		x.receive(ctx, input, resize)
-	}()
+	})
+	clients.Go(func() { x.watch(ctx, s.beat, cancel) })
 	code, err := s.Engine.Exec(ctx, id, req)
 	_ = stdin.Close() // a reader of messages may wait to hand on input
 	if ctx.Err() == nil {
 		x.finish(code, err)
 	}
+	cancel()
 	_ = conn.CloseNow()
-	<-read
+	clients.Wait()
 }
 
 // execSession is the server's end of the protocol; see v1alpha1.ExecProtocol.
@@ -125,18 +126,42 @@ func (x *execSession) start(ctx context.Context) (v1alpha1.ExecMessage, error) {
 	return m, nil
 }
 
+// inputAhead is how many messages of input are taken before the command reads
+// them, so that a new window size behind them gets through: 1 MiB at most.
+const inputAhead = 16
+
 // receive hands on what the client sends until the connection ends. Input
 // that the command does not read holds the client back, not the server.
-func (x *execSession) receive(ctx context.Context, input *io.PipeWriter, resize chan<- [2]uint16) {
-	defer func() { _ = input.Close() }()
+func (x *execSession) receive(ctx context.Context, input *io.PipeWriter, resize chan [2]uint16) {
+	ahead := make(chan []byte, inputAhead)
+	var pump sync.WaitGroup
+	pump.Go(func() {
+		defer func() { _ = input.Close() }()
+		for b := range ahead {
+			_, _ = input.Write(b) // nobody reads it any more: dropped
+		}
+	})
+	open := true
+	end := func() {
+		if open {
+			close(ahead)
+			open = false
+		}
+	}
+	defer pump.Wait()
+	defer end()
 	for {
 		kind, b, err := x.conn.Read(ctx)
 		if err != nil {
 			return
 		}
 		if kind == websocket.MessageBinary {
-			if len(b) > 1 && b[0] == v1alpha1.ExecStdin {
-				_, _ = input.Write(b[1:]) // nobody reads it: dropped
+			if open && len(b) > 1 && b[0] == v1alpha1.ExecStdin {
+				select {
+				case ahead <- b[1:]:
+				case <-ctx.Done():
+					return
+				}
 			}
 			continue
 		}
@@ -146,12 +171,35 @@ func (x *execSession) receive(ctx context.Context, input *io.PipeWriter, resize 
 		}
 		switch m.Type {
 		case v1alpha1.ExecTypeStdinClose:
-			_ = input.Close()
+			end()
 		case v1alpha1.ExecTypeResize:
 			select { // the newest size is the one that counts
-			case resize <- [2]uint16{m.Rows, m.Cols}:
+			case <-resize:
 			default:
 			}
+			resize <- [2]uint16{m.Rows, m.Cols} // this goroutine alone fills it
+		}
+	}
+}
+
+// watch ends the command when the client is gone. receive sees that by itself,
+// but not while it waits for the command to take input.
+func (x *execSession) watch(ctx context.Context, every time.Duration, gone context.CancelFunc) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		ping, cancel := context.WithTimeout(ctx, every)
+		err := x.conn.Ping(ping)
+		cancel()
+		// An answer that does not come may wait behind input.
+		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+			gone()
+			return
 		}
 	}
 }

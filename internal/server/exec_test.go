@@ -208,3 +208,36 @@ func TestExecHostileClient(t *testing.T) {
 		t.Errorf("after too large a message: %v", err)
 	}
 }
+
+// TestExecClientGoneBehindInput: so does one that vanishes with input under
+// way that the command does not take.
+func TestExecClientGoneBehindInput(t *testing.T) {
+	r := newRig(t)
+	r.server.beat = 20 * time.Millisecond
+	id := r.running()
+	ended := make(chan struct{})
+	r.engine.exec = func(ctx context.Context, _ fleet.TaskID, _ fleet.ExecRequest) (int, error) {
+		<-ctx.Done() // reads no input
+		close(ended)
+		return -1, ctx.Err()
+	}
+	conn, _, err := r.dial(id, v1alpha1.ExecProtocol)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.Write(context.Background(), websocket.MessageText, []byte(`{"type":"start","command":["sleep"],"stdin":true}`)); err != nil {
+		t.Fatal(err)
+	}
+	for range inputAhead + 4 { // more than the server takes ahead, less than the sockets hold
+		if err := conn.Write(context.Background(), websocket.MessageBinary, make([]byte, 100)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	time.Sleep(50 * time.Millisecond) // for the server to be stuck
+	_ = conn.CloseNow()
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the command goes on")
+	}
+}

@@ -148,7 +148,7 @@ func (s *Server) followEvents(ctx context.Context, f fleet.EventFilter, out *str
 	if err != nil {
 		return err
 	}
-	beat, tick := time.NewTicker(heartbeat), time.NewTicker(5*time.Second)
+	beat, tick := time.NewTicker(s.beat), time.NewTicker(5*time.Second)
 	defer beat.Stop()
 	defer tick.Stop()
 	for {

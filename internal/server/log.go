@@ -162,7 +162,7 @@ func (s *Server) newest(t fleet.Task, follow bool) int {
 func (s *Server) copyAttempt(ctx context.Context, id fleet.TaskID, at *cursor, follow bool, out sink, changed <-chan struct{}) (fleet.Task, error) {
 	appended, release := s.Archive.WatchLog(id, at.attempt)
 	defer release()
-	beat, tick := time.NewTicker(heartbeat), time.NewTicker(time.Second)
+	beat, tick := time.NewTicker(s.beat), time.NewTicker(time.Second)
 	defer beat.Stop()
 	defer tick.Stop()
 	for {

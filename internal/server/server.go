@@ -78,6 +78,7 @@ type Server struct {
 	hub     *hub
 	undo    func()        // of the metrics
 	slots   chan struct{} // of streams
+	beat    time.Duration // heartbeat, but for tests
 
 	base    context.Context // ends when streams must
 	stop    context.CancelFunc
@@ -104,7 +105,7 @@ func New(c Config) (*Server, error) {
 	if c.Registry == nil {
 		c.Registry = prometheus.NewRegistry()
 	}
-	s := &Server{Config: c, token: sha256.Sum256([]byte(c.Token)), slots: make(chan struct{}, maxStreams)}
+	s := &Server{Config: c, token: sha256.Sum256([]byte(c.Token)), slots: make(chan struct{}, maxStreams), beat: heartbeat}
 	s.base, s.stop = context.WithCancel(context.Background())
 	mux, _, err := s.routes()
 	if err == nil {

@@ -383,3 +383,18 @@ func TestStreamsAreBounded(t *testing.T) {
 		<-r.server.slots
 	}
 }
+
+// TestHeartbeats: a quiet stream shows that it lives.
+func TestHeartbeats(t *testing.T) {
+	r := newRig(t)
+	r.server.beat = 5 * time.Millisecond
+	id := r.submit(echo())[0].ID
+	for _, path := range []string{"/v1/tasks/" + string(id) + "/log?follow=true", "/v1/events?follow=true"} {
+		next := r.follow(path, "")
+		for range 3 {
+			if e, err := next(); err != nil || e != (sseEvent{}) {
+				t.Errorf("%s: %+v %v", path, e, err)
+			}
+		}
+	}
+}
