@@ -78,49 +78,73 @@ const killRound = 2 * time.Millisecond
 // blocks until they are gone or ctx ends. Killing an empty or absent group
 // succeeds.
 func (g Group) Kill(ctx context.Context) error {
-	for wait := killRound; ; wait = min(2*wait, 50*time.Millisecond) {
-		if g.l.Unified != "" {
-			_ = os.WriteFile(filepath.Join(g.l.Unified, g.path, "cgroup.kill"), []byte("1"), 0)
+	return again(ctx, func() (bool, error) {
+		n, err := g.killOnce()
+		if err == nil && n > 0 {
+			err = fmt.Errorf("kill cgroup %s: %d processes left", g.path, n)
+			return true, err
 		}
-		pids, err := g.Pids()
-		if err != nil {
-			return err
-		}
-		if len(pids) == 0 {
-			return nil
-		}
-		for _, pid := range pids {
-			if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
-				return fmt.Errorf("kill process %d of cgroup %s: %w", pid, g.path, err)
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("kill cgroup %s: %d processes left: %w", g.path, len(pids), ctx.Err())
-		case <-time.After(wait):
-		}
-	}
+		return false, err
+	})
 }
 
-// Remove removes the group and those below it in every hierarchy, waiting for
-// processes that are still exiting. An absent group is no error.
+// killOnce signals every process and returns how many there were.
+func (g Group) killOnce() (int, error) {
+	if g.l.Unified != "" {
+		_ = os.WriteFile(filepath.Join(g.l.Unified, g.path, "cgroup.kill"), []byte("1"), 0)
+	}
+	pids, err := g.Pids()
+	if err != nil {
+		return 0, err
+	}
+	for _, pid := range pids {
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+			return 0, fmt.Errorf("kill process %d of cgroup %s: %w", pid, g.path, err)
+		}
+	}
+	return len(pids), nil
+}
+
+// Remove removes the group and those below it in every hierarchy. It waits
+// for processes that are still exiting, and kills those that come in
+// meanwhile: a runtime that was killed can leave a child that is just moving
+// itself into its group. An absent group is no error.
 func (g Group) Remove(ctx context.Context) error {
-	for wait := killRound; ; wait = min(2*wait, 50*time.Millisecond) {
+	return again(ctx, func() (bool, error) {
 		var failed error
 		for _, d := range g.dirs() {
 			if err := removeTree(d); err != nil {
 				failed = err
 			}
 		}
-		if failed == nil {
-			return nil
-		}
 		if !errors.Is(failed, unix.EBUSY) {
-			return fmt.Errorf("remove cgroup %s: %w", g.path, failed)
+			return false, wrap(failed, "remove cgroup "+g.path)
+		}
+		if _, err := g.killOnce(); err != nil {
+			return false, err
+		}
+		return true, wrap(failed, "remove cgroup "+g.path)
+	})
+}
+
+func wrap(err error, what string) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// again calls f until it is not to be called again, with growing pauses, and
+// returns its last error; with that of ctx if that ended first.
+func again(ctx context.Context, f func() (again bool, err error)) error {
+	for wait := killRound; ; wait = min(2*wait, 50*time.Millisecond) {
+		more, err := f()
+		if !more {
+			return err
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("remove cgroup %s: %w: %w", g.path, failed, ctx.Err())
+			return fmt.Errorf("%w: %w", err, ctx.Err())
 		case <-time.After(wait):
 		}
 	}

@@ -28,6 +28,9 @@ func eachRuntime(t *testing.T, f func(t *testing.T, r fleet.Runtime)) {
 	for _, r := range []fleet.Runtime{fleet.RuntimeRunc, fleet.RuntimeCrun, fleet.RuntimeGVisor} {
 		t.Run(string(r), func(t *testing.T) {
 			needRuntime(t, r)
+			if testing.Short() && r != fleet.RuntimeRunc {
+				t.Skip("short: runc stands for the others")
+			}
 			f(t, r)
 		})
 	}

@@ -3,6 +3,7 @@ package oci_test
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -54,7 +55,7 @@ func options(t testing.TB) oci.Options {
 	if err != nil {
 		t.Fatalf("build the runner: %v", err)
 	}
-	o := oci.Options{Dir: filepath.Join(t.TempDir(), "sandboxes"), Runner: runner}
+	o := oci.Options{Dir: filepath.Join(t.TempDir(), "sandboxes"), Runner: runner, Logger: logger(t)}
 	if p := os.Getenv("MUSTER_RUNSC"); p != "" {
 		o.Runtimes = map[fleet.Runtime]string{fleet.RuntimeGVisor: p}
 	}
@@ -120,4 +121,9 @@ func harness(o oci.Options, r fleet.Runtime) sandboxtest.Harness {
 		},
 		Traces: func(*testing.T) map[string]int { return sandboxtest.CountTraces(o.Dir) },
 	}
+}
+
+// logger tells a test's log what went wrong.
+func logger(t testing.TB) *slog.Logger {
+	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 }

@@ -29,7 +29,7 @@ func (s *Sandboxes) Baseline(dir string, spec fleet.SandboxSpec, args ...string)
 		return err
 	}
 	p.paths.volume, p.paths.run = filepath.Join(dir, "volume"), filepath.Join(dir, "run")
-	for _, d := range []string{dir, p.paths.volume, p.paths.run} {
+	for _, d := range []string{dir, p.paths.run} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			return err
 		}
@@ -37,7 +37,10 @@ func (s *Sandboxes) Baseline(dir string, spec fleet.SandboxSpec, args ...string)
 	if err := os.WriteFile(filepath.Join(p.paths.run, "hosts"), nil, 0o644); err != nil {
 		return err
 	}
-	if err := furnish(p.paths.volume, rangeBase+agentUID, rangeBase+agentUID); err != nil {
+	if err := furnish(p.paths.volume); err != nil {
+		return err
+	}
+	if err := handOver(p.paths.volume, rangeBase+agentUID); err != nil {
 		return err
 	}
 	c, err := p.config()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -68,6 +69,11 @@ func (s *Sandboxes) remove(ctx context.Context, b *box, rec record) error {
 	if err := b.release(); err != nil {
 		s.o.Logger.Debug("release", "error", err)
 	}
+	if s.parent != "" {
+		if err := s.group(b.id).Remove(ctx); err != nil {
+			return err
+		}
+	}
 	for _, r := range runtimesOf(rec) {
 		c, err := s.cli(r)
 		if errors.Is(err, fleet.ErrUnavailable) {
@@ -77,11 +83,6 @@ func (s *Sandboxes) remove(ctx context.Context, b *box, rec record) error {
 			err = c.remove(ctx, string(b.id), s.parent != "")
 		}
 		if err != nil {
-			return err
-		}
-	}
-	if s.parent != "" {
-		if err := s.group(b.id).Remove(ctx); err != nil {
 			return err
 		}
 	}
@@ -105,11 +106,39 @@ func (s *Sandboxes) kill(ctx context.Context, b *box, rec record) error {
 		if err := killProcess(ctx, rec.Init); err != nil {
 			return err
 		}
+	} else if err := killStarting(ctx, b.dir); err != nil {
+		return err
 	}
 	if s.parent == "" {
 		return nil
 	}
 	return s.group(b.id).Kill(ctx)
+}
+
+// killStarting ends what an earlier process of ours, killed during a start,
+// left of the runtime: the processes whose command line names the bundle.
+func killStarting(ctx context.Context, dir string) error {
+	found, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return err
+	}
+	mark := "\x00--bundle\x00" + dir + "\x00"
+	for _, path := range found {
+		text, err := os.ReadFile(path)
+		if err != nil || !strings.Contains(string(text), mark) {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		if err != nil {
+			continue
+		}
+		if p, err := identify(pid); err == nil {
+			if err := killProcess(ctx, p); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // runtimesOf is who may know the sandbox.

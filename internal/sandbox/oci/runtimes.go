@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	runc "github.com/containerd/go-runc"
 
@@ -102,22 +103,44 @@ func (c *cli) command(log string, open bool) *runc.Runc {
 func (c *cli) run(ctx context.Context, b *bundle, io runc.IO) error {
 	r := c.command(b.log, b.open)
 	r.PdeathSignal = syscall.SIGKILL // no half-made container goes on without us
+	r.Setpgid = true
+	started := make(chan int, 1)
 	_, err := r.Run(ctx, b.id, b.dir, &runc.CreateOpts{
-		IO: io, PidFile: b.pidFile, Detach: true, NoNewKeyring: c.kind != fleet.RuntimeGVisor,
+		IO: io, PidFile: b.pidFile, Detach: true, NoNewKeyring: c.kind != fleet.RuntimeGVisor, Started: started,
 	})
 	if err != nil {
+		endGroup(<-started)
 		return fmt.Errorf("%s run: %w%s", filepath.Base(c.path), err, lastErrors(b.log))
 	}
 	return nil
 }
 
+// endGroup ends what a runtime that failed or was killed has left running in
+// its process group: a child about to become the container, which would go on
+// to make control groups and files while we remove them.
+func endGroup(leader int) {
+	if leader <= 0 {
+		return // never started
+	}
+	for wait := time.Millisecond; wait < 500*time.Millisecond; wait *= 2 {
+		if err := syscall.Kill(-leader, syscall.SIGKILL); err != nil {
+			return // nobody is left
+		}
+		time.Sleep(wait)
+	}
+}
+
 // remove deletes what the runtime knows of a container, killing it. Removing
-// what it does not know succeeds. gone says that its processes have ended for
-// certain: then what the runtime cannot load, as its start was cut short, is
-// removed by hand.
+// what it does not know succeeds. gone says that its processes and its control
+// group are gone for certain: then runc and crun have nothing left but a
+// directory, which is removed without starting them; and what gVisor cannot
+// load, as its start was cut short, is removed by hand.
 func (c *cli) remove(ctx context.Context, id string, gone bool) error {
 	if !c.knows(id) {
 		return nil
+	}
+	if gone && c.kind != fleet.RuntimeGVisor {
+		return c.forget(id)
 	}
 	err := c.command("", false).Delete(ctx, id, &runc.DeleteOpts{Force: true})
 	if err != nil && (!gone || ctx.Err() != nil) && c.knows(id) {

@@ -133,12 +133,14 @@ func (s *Sandboxes) stageVolume(b *box, to string) error {
 	} else {
 		size := fmt.Sprintf("mode=755,size=%d", b.rec.Spec.Resources.DiskBytes)
 		err = unix.Mount("volume", to, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOATIME, size)
+		if err == nil {
+			err = furnish(to)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("stage volume: %w", err)
 	}
-	agent := b.rec.Base + agentUID
-	if err := furnish(to, agent, agent); err != nil {
+	if err := handOver(to, b.rec.Base+agentUID); err != nil {
 		return err
 	}
 	b.volume, err = openPath(to)

@@ -92,7 +92,7 @@ func (v *volumes) create(path string, size int64) error {
 
 // template returns an empty file system of the size, made once.
 func (v *volumes) template(size int64) (string, error) {
-	path := filepath.Join(v.dir, fmt.Sprintf("empty-%d.ext4", size))
+	path := filepath.Join(v.dir, fmt.Sprintf("empty2-%d.ext4", size))
 	v.mu.Lock()
 	once := v.ready[size]
 	if once == nil {
@@ -131,9 +131,14 @@ func makeTemplate(path string, size int64) error {
 	if err != nil {
 		return fmt.Errorf("make volume template: %w (install e2fsprogs)", err)
 	}
+	tree := f.Name() + ".d"
+	defer os.RemoveAll(tree)
+	if err := furnish(tree); err != nil {
+		return fmt.Errorf("make volume template: %w", err)
+	}
 	out, err := exec.Command(mkfs, "-q", "-F", "-m", "0", "-b", strconv.Itoa(loopBlock),
 		"-O", "^has_journal,^resize_inode", "-E", "lazy_itable_init=1,nodiscard,root_owner=0:0",
-		f.Name()).CombinedOutput()
+		"-d", tree, f.Name()).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("make volume template: %w: %s", err, out)
 	}
@@ -219,18 +224,28 @@ func mountLoop(file, at, scratch string) error {
 	return nil
 }
 
-// furnish makes the folders of a volume mounted at dir, for the agent.
-func furnish(dir string, uid, gid int) error {
+// furnish makes dir with the folders of a volume in it.
+func furnish(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
 	for _, f := range folders {
 		path := filepath.Join(dir, f.name)
 		if err := os.Mkdir(path, 0o700); err != nil {
-			return fmt.Errorf("furnish volume: %w", err)
-		}
-		if err := unix.Lchown(path, uid, gid); err != nil {
-			return fmt.Errorf("furnish volume: %w", err)
+			return err
 		}
 		if err := unix.Chmod(path, f.mode); err != nil {
-			return fmt.Errorf("furnish volume: %w", err)
+			return err
+		}
+	}
+	return nil
+}
+
+// handOver gives the folders of the volume at dir to the agent.
+func handOver(dir string, id int) error {
+	for _, f := range folders {
+		if err := unix.Lchown(filepath.Join(dir, f.name), id, id); err != nil {
+			return fmt.Errorf("hand the volume over: %w", err)
 		}
 	}
 	return nil
