@@ -48,6 +48,11 @@ func TestRootless(t *testing.T) {
 			cmd := exec.Command(filepath.Join(dir, "oci.test"), "-test.run=^TestAsNobody$/^"+string(r)+"$", "-test.v")
 			cmd.Dir = dir
 			cmd.Env = append(os.Environ(), envRootless+"="+dir, "HOME="+dir, "TMPDIR="+dir)
+			if p := os.Getenv("MUSTER_RUNSC"); p != "" && r == fleet.RuntimeGVisor {
+				reachable := filepath.Join(dir, "runsc") // a home directory keeps others out
+				copyProgram(t, p, reachable)
+				cmd.Env = append(cmd.Env, "MUSTER_RUNSC="+reachable)
+			}
 			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 			out, err := cmd.CombinedOutput()
 			if strings.Contains(string(out), "MACHINE CANNOT") {
