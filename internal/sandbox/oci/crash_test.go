@@ -43,27 +43,7 @@ func TestCrash(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, id := range ids {
-				spec := newSpec(r)
-				spec.ID = id
-				_, _, alive, err := s.Adopt(t.Context(), spec)
-				if err != nil {
-					t.Errorf("adopt: %v", err)
-				}
-				if slices.Contains(ready, id) && !alive {
-					t.Errorf("%s was ready before the crash and is dead after it", id)
-				}
-				if alive && rand.N(2) == 0 {
-					sink := sandboxtest.NewRecorder()
-					a := fleet.Assignment{Task: fleet.NewTaskID(time.Now()), Fence: 1, Command: []string{"true"}, LogBytes: 1 << 20}
-					if err := s.Claim(t.Context(), id, a, sink); err != nil {
-						t.Errorf("claim of the adopted: %v", err)
-					} else {
-						sink.Report(t)
-					}
-				}
-				if err := s.Destroy(t.Context(), id); err != nil {
-					t.Errorf("destroy: %v", err)
-				}
+				rescue(t, s, r, id, slices.Contains(ready, id))
 			}
 			if ids, err := s.List(t.Context()); err != nil || len(ids) > 0 {
 				t.Errorf("left: %v, %v", ids, err)
@@ -81,6 +61,32 @@ func TestCrash(t *testing.T) {
 		}
 		t.Errorf("left behind: %v before, %v after", before, after)
 	})
+}
+
+// rescue adopts what is alive, uses some of it, and destroys it.
+func rescue(t *testing.T, s *oci.Sandboxes, r fleet.Runtime, id fleet.SandboxID, ready bool) {
+	t.Helper()
+	spec := newSpec(r)
+	spec.ID = id
+	_, _, alive, err := s.Adopt(t.Context(), spec)
+	if err != nil {
+		t.Errorf("adopt: %v", err)
+	}
+	if ready && !alive {
+		t.Errorf("%s was ready before the crash and is dead after it", id)
+	}
+	if alive && rand.N(2) == 0 {
+		sink := sandboxtest.NewRecorder()
+		a := fleet.Assignment{Task: fleet.NewTaskID(time.Now()), Fence: 1, Command: []string{"true"}, LogBytes: 1 << 20}
+		if err := s.Claim(t.Context(), id, a, sink); err != nil {
+			t.Errorf("claim of the adopted: %v", err)
+		} else {
+			sink.Report(t)
+		}
+	}
+	if err := s.Destroy(t.Context(), id); err != nil {
+		t.Errorf("destroy: %v", err)
+	}
 }
 
 // crashReady is what the last crashed process had said was ready and had not
