@@ -66,23 +66,22 @@ type Template struct {
 
 // Resources are limits. Quantities are written as in Kubernetes.
 type Resources struct {
-	CPUs   Quantity `json:"cpus,omitempty"`                                 // cores: 1, 0.5, 500m; default 1
-	Memory Quantity `json:"memory,omitempty"`                               // default 2Gi
-	Pids   int      `json:"pids,omitempty" minimum:"8" maximum:"4194304"`   // default 512
-	Disk   Quantity `json:"disk,omitempty"`                                 // default 10Gi
-	Files  int      `json:"files,omitempty" minimum:"64" maximum:"1048576"` // open files per process; default 4096
-	Log    Quantity `json:"log,omitempty"`                                  // log bytes kept per task; default 64Mi
+	CPUs   Quantity `json:"cpus,omitempty" doc:"Cores: 1, 0.5, 500m; default 1"`
+	Memory Quantity `json:"memory,omitempty" doc:"Default 2Gi"`
+	Pids   int      `json:"pids,omitempty" minimum:"8" maximum:"4194304" doc:"Processes and threads; default 512"`
+	Disk   Quantity `json:"disk,omitempty" doc:"Writable layer; default 10Gi"`
+	Files  int      `json:"files,omitempty" minimum:"64" maximum:"1048576" doc:"Open files per process; default 4096"`
+	Log    Quantity `json:"log,omitempty" doc:"Log kept per task; default 64Mi"`
 }
 
 // Network is what a sandbox may reach.
 type Network struct {
-	Mode string `json:"mode,omitempty" enum:"none,proxy,open"` // none (default), proxy, open
+	Mode string `json:"mode,omitempty" enum:"none,proxy,open" doc:"none is loopback only, proxy reaches what allow lists, open is the node's network; default none"`
 	// Allow lists host names, "*.example.com" or "host:port". In a task, mode
 	// and lists that are left out are the template's.
-	Allow []string `json:"allow,omitempty"`
-	// AllowPrivate lists names or addresses in loopback or private ranges
+	Allow []string `json:"allow,omitempty" doc:"Host names, *.example.com or host:port"`
 	// that may be reached through the proxy nevertheless.
-	AllowPrivate []string `json:"allowPrivate,omitempty"`
+	AllowPrivate []string `json:"allowPrivate,omitempty" doc:"Names, addresses or ranges that may be reached though they are private"`
 }
 
 // Mount shows a host path, read-only, inside a sandbox.
@@ -93,10 +92,10 @@ type Mount struct {
 
 // Timeouts bound a task; Go durations ("90s", "2h"). "0" means no bound.
 type Timeouts struct {
-	Queue   string `json:"queue,omitempty"`   // default 24h
-	Startup string `json:"startup,omitempty"` // default 60s
-	Run     string `json:"run,omitempty"`     // default 2h
-	Idle    string `json:"idle,omitempty"`    // default 0
+	Queue   string `json:"queue,omitempty" doc:"Submitted to claimed; default 24h"`
+	Startup string `json:"startup,omitempty" doc:"Sandbox creation and setup; default 60s"`
+	Run     string `json:"run,omitempty" doc:"The command; default 2h"`
+	Idle    string `json:"idle,omitempty" doc:"Without output; default 0, no bound"`
 }
 
 // Objective is what the fleet is sized for.
@@ -187,47 +186,45 @@ type Task struct {
 
 // TaskSpec is what an agent should do.
 type TaskSpec struct {
-	Name      string            `json:"name,omitempty"`
-	Labels    map[string]string `json:"labels,omitempty"`
-	Template  string            `json:"template,omitempty"`
-	Repo      *Repo             `json:"repo,omitempty"`
-	Prompt    string            `json:"prompt,omitempty"` // also in $MUSTER_PROMPT and the file $MUSTER_PROMPT_FILE
-	Command   []string          `json:"command"`
-	Setup     []string          `json:"setup,omitempty"`
-	Env       map[string]string `json:"env,omitempty"`
-	Secrets   []string          `json:"secrets,omitempty"`
-	Image     string            `json:"image,omitempty"`
-	Resources *Resources        `json:"resources,omitempty"`
-	Network   *Network          `json:"network,omitempty"`
-	Timeouts  *Timeouts         `json:"timeouts,omitempty"`
-	Budget    *TaskBudget       `json:"budget,omitempty"`
-	Retries   *Retries          `json:"retries,omitempty"`
-	Priority  int               `json:"priority,omitempty" minimum:"-1000" maximum:"1000"` // larger first
-	Artifacts []string          `json:"artifacts,omitempty"`
-	Webhook   string            `json:"webhook,omitempty"`
-	// IdempotencyKey makes a repeated submission return the first task.
-	IdempotencyKey string `json:"idempotencyKey,omitempty"`
-	// NotBefore delays the start: RFC 3339, or "+10m".
-	NotBefore string `json:"notBefore,omitempty"`
+	Name           string            `json:"name,omitempty" doc:"For people; also found by muster commands"`
+	Labels         map[string]string `json:"labels,omitempty" doc:"key=value, as in Kubernetes; the label tenant, else team, names who the task belongs to"`
+	Template       string            `json:"template,omitempty" doc:"What its sandbox is made from; default: the template prepared for the repository, else the first"`
+	Repo           *Repo             `json:"repo,omitempty"`
+	Prompt         string            `json:"prompt,omitempty" doc:"Handed to the command in $MUSTER_PROMPT and the file $MUSTER_PROMPT_FILE"`
+	Command        []string          `json:"command" doc:"The program and its arguments; no shell is added"`
+	Setup          []string          `json:"setup,omitempty" doc:"Shell commands before the command"`
+	Env            map[string]string `json:"env,omitempty" doc:"Further environment variables"`
+	Secrets        []string          `json:"secrets,omitempty" doc:"Names of secrets, which become environment variables of the same name"`
+	Image          string            `json:"image,omitempty" doc:"host, a path or an OCI reference; default: the template's"`
+	Resources      *Resources        `json:"resources,omitempty" doc:"Limits that differ from the template's"`
+	Network        *Network          `json:"network,omitempty" doc:"Where it differs from the template's"`
+	Timeouts       *Timeouts         `json:"timeouts,omitempty" doc:"Where they differ from the template's"`
+	Budget         *TaskBudget       `json:"budget,omitempty"`
+	Retries        *Retries          `json:"retries,omitempty"`
+	Priority       int               `json:"priority,omitempty" minimum:"-1000" maximum:"1000" doc:"Larger first"`
+	Artifacts      []string          `json:"artifacts,omitempty" doc:"Files to keep, as patterns below the workspace (** crosses directories)"`
+	Webhook        string            `json:"webhook,omitempty" doc:"Told of the task's end, by POST"`
+	IdempotencyKey string            `json:"idempotencyKey,omitempty" doc:"A repeated submission with the same key returns the first task"`
+	NotBefore      string            `json:"notBefore,omitempty" doc:"Delays the start: RFC 3339, or +10m"`
 }
 
 // Repo is what a task works on.
 type Repo struct {
-	URL   string `json:"url"`
-	Ref   string `json:"ref,omitempty"`
-	Depth int    `json:"depth,omitempty" minimum:"-1" maximum:"1000000"` // default 1; -1 is the full history
+	URL   string `json:"url" doc:"https, http, ssh, git or file URL, user@host:path, or an absolute path"`
+	Ref   string `json:"ref,omitempty" doc:"Branch, tag or commit; default: the default branch"`
+	Depth int    `json:"depth,omitempty" minimum:"-1" maximum:"1000000" doc:"Commits to fetch; default 1, -1 is the full history"`
 }
 
 // TaskBudget bounds the money of one task.
 type TaskBudget struct {
-	MaxUSD float64 `json:"maxUSD,omitempty" minimum:"0" maximum:"1000000"`
+	MaxUSD float64 `json:"maxUSD,omitempty" minimum:"0" maximum:"1000000" doc:"0 is no bound"`
 }
 
 // Retries bounds attempts. Infrastructure losses are always retried.
 type Retries struct {
-	Max     *int   `json:"max,omitempty" minimum:"0" maximum:"100"` // further attempts; default 3
-	OnExit  bool   `json:"onExit,omitempty"`
-	Backoff string `json:"backoff,omitempty"` // default 1s, doubling
+	Max     *int   `json:"max,omitempty" minimum:"0" maximum:"100" doc:"Further attempts; default 3"`
+	OnExit  bool   `json:"onExit,omitempty" doc:"Also after a non-zero exit of the command"`
+	Backoff string `json:"backoff,omitempty" doc:"Before the first retry, then doubling up to 5m; default 1s"`
 }
 
 // Schedule submits a task at the times of a cron expression.
@@ -240,8 +237,8 @@ type Schedule struct {
 
 // ScheduleSpec says when and what.
 type ScheduleSpec struct {
-	Cron     string   `json:"cron"`
-	Timezone string   `json:"timezone,omitempty"` // default UTC
-	Paused   bool     `json:"paused,omitempty"`
+	Cron     string   `json:"cron" doc:"Five fields: minute hour day month weekday"`
+	Timezone string   `json:"timezone,omitempty" doc:"IANA name; default UTC"`
+	Paused   bool     `json:"paused,omitempty" doc:"Fires nothing"`
 	Task     TaskSpec `json:"task"`
 }

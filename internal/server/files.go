@@ -35,7 +35,7 @@ func (s *Server) patch(ctx context.Context, in *TaskPath) (*huma.StreamResponse,
 	if err != nil {
 		return nil, err
 	}
-	why := t.Result.PatchNote
+	why := strings.TrimPrefix(t.Result.PatchNote, "no patch: ")
 	if why == "" {
 		why = "it changed nothing"
 	}
