@@ -161,7 +161,7 @@ func (s *TaskSpec) validateSecrets(ps *problems, field string) {
 	seen := map[string]bool{}
 	for i, n := range s.Secrets {
 		switch {
-		case !envSyntax.MatchString(n):
+		case !envSyntax.MatchString(n) || len(n) > 128:
 			ps.addf(at(field, i), "the name of a secret: letters, digits and \"_\", not beginning with a digit", "%q cannot be one", clip(n))
 		case strings.HasPrefix(n, "MUSTER_"):
 			ps.addf(at(field, i), "another name", "names beginning with MUSTER_ are set by muster")
