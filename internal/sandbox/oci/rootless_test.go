@@ -29,7 +29,7 @@ func TestRootless(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := os.MkdirTemp("/tmp", "muster-rootless-") // t.TempDir cannot be entered by others
+	dir, err := os.MkdirTemp("/tmp", "muster-rootless-") //nolint:usetesting // t.TempDir cannot be entered by others
 	if err != nil {
 		t.Fatal(err)
 	}
