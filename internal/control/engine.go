@@ -24,9 +24,10 @@ type Engine struct {
 	events   *scribe
 	wg       sync.WaitGroup
 
-	state plan.State      // the loop's own
-	gap   time.Duration   // likewise
-	boxes []fleet.Sandbox // likewise: a buffer
+	decider plan.Decider    // the loop's own
+	state   *plan.State     // likewise
+	gap     time.Duration   // likewise
+	boxes   []fleet.Sandbox // likewise: a buffer
 
 	mu            sync.Mutex
 	spec          Spec
@@ -65,7 +66,7 @@ func New(c Config) (*Engine, error) {
 		c: c, registry: dispatch.NewRegistry(c.Store), started: c.Clock(), spec: c.Spec.normal(),
 		wake: make(chan struct{}, 1), leasing: make(chan struct{}, 1), slots: make(chan struct{}, c.ParallelStarts),
 		pools: map[fleet.PoolKey]*poolMemory{}, said: map[fleet.PoolKey]said{},
-		ending: map[fleet.SandboxID]bool{}, drawn: map[fleet.SandboxID]time.Time{},
+		ending: map[fleet.SandboxID]bool{}, drawn: map[fleet.SandboxID]time.Time{}, state: &plan.State{},
 	}
 	e.events = newScribe(c.Store, c.Logger)
 	e.dispatch = dispatch.New(dispatch.Config{
@@ -201,8 +202,10 @@ func (e *Engine) tick(ctx context.Context) bool {
 	}
 	now := e.c.Clock()
 	snap := e.observe(ctx, now, &spec)
-	p, next := plan.Decide(now, snap.o, spec.Policy, e.state)
-	snap.p = p
+	// What is decided stays in the decider's memory for two decisions: this one
+	// is e.last until the next one is.
+	p, next := e.decider.Decide(now, &snap.o, &spec.Policy, e.state)
+	snap.p = *p
 	seq, err := e.journal(ctx, now, &snap, e.state, next)
 	if err != nil {
 		// What is not on record is not done: a decision can always be taken

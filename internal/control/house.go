@@ -92,7 +92,7 @@ func (e *Engine) forget() {
 func (e *Engine) load(ctx context.Context) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for key, to := range map[string]any{settingState: &e.state, settingPools: &e.pools, settingSpend: &e.spend} {
+	for key, to := range map[string]any{settingState: e.state, settingPools: &e.pools, settingSpend: &e.spend} {
 		b, err := e.c.Store.Setting(ctx, key)
 		if err != nil {
 			return fmt.Errorf("read %s: %w", key, err)

@@ -25,7 +25,7 @@ type said struct {
 // journal writes the decision before it is applied. Decisions that do nothing
 // and say nothing new are written once a minute only; each record holds the
 // state before it, so that any of them can be made again by itself.
-func (e *Engine) journal(ctx context.Context, now time.Time, s *snapshot, before, after plan.State) (int64, error) {
+func (e *Engine) journal(ctx context.Context, now time.Time, s *snapshot, before, after *plan.State) (int64, error) {
 	news := s.p.Changed() || e.news(&s.p)
 	e.mu.Lock()
 	last, seq := e.lastJournal, e.last.seq

@@ -19,7 +19,7 @@ func (e *Engine) View(context.Context) (fleet.View, error) {
 		Name: e.spec.Name, At: s.at, Consumers: s.p.Consumers, ConsumersBusy: e.dispatch.Active(),
 		Backlog: s.stats.Backlog, Delayed: s.stats.Delayed, InFlight: s.stats.InFlight, Dead: s.stats.Dead,
 		OldestAge: age(now, s.stats.Oldest), SignalsAsOf: s.asOf, SignalsError: s.err,
-		ObjectiveP99: e.spec.Policy.Objective, Sentence: s.p.Sentence,
+		ObjectiveP99: e.spec.Policy.Objective, Sentence: s.p.Sentence(),
 		NodeHourMicroUSD: e.spec.Policy.Budget.NodeHour, Started: e.started,
 		Pools: []fleet.PoolView{}, Nodes: []fleet.NodeView{},
 	}

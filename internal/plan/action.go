@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"encoding/json"
 	"time"
 
 	"muster.dev/muster/internal/fleet"
@@ -30,7 +31,8 @@ type Action struct {
 	Node    fleet.NodeID    `json:"node,omitempty"`
 	Sandbox fleet.SandboxID `json:"sandbox,omitempty"`
 	N       int             `json:"n,omitempty"`
-	Reason  Reason          `json:"reason"`
+	// Reason is often that of the pool's target, shared and not to be changed.
+	Reason *Reason `json:"reason"`
 }
 
 // Plan is what should be, and what to do now.
@@ -39,10 +41,43 @@ type Plan struct {
 	Pools     []PoolTarget `json:"pools"`     // sorted by key
 	Nodes     NodeTarget   `json:"nodes"`
 	Actions   []Action     `json:"actions,omitempty"`
-	// Sentence says what binds the fleet as a whole.
-	Sentence string `json:"sentence"`
-	// Frozen says that no scale-in happens because signals are missing.
-	Frozen bool `json:"frozen,omitempty"`
+	// Signal says why no scale-in happens: which signal is missing. Empty when
+	// none is.
+	Signal string `json:"signal,omitempty"`
+	// Wake is the earliest time at which another decision could differ from
+	// this one though nothing has happened in between; zero when there is none.
+	Wake time.Time `json:"wake,omitzero"`
+}
+
+// Frozen tells that no scale-in happens because signals are missing.
+func (p *Plan) Frozen() bool { return p.Signal != "" }
+
+// Sentence says what binds the fleet as a whole.
+func (p *Plan) Sentence() string {
+	var worst *PoolTarget
+	for i := range p.Pools {
+		if t := &p.Pools[i]; worst == nil || severity(t) > severity(worst) {
+			worst = t
+		}
+	}
+	switch {
+	case worst == nil:
+		return "no pool: the fleet has no template"
+	case p.Signal != "":
+		return "scale-in is frozen: " + p.Signal
+	case severity(worst) == 0:
+		return "every pool has what it wants"
+	}
+	return string(worst.Pool) + ": " + worst.Reason.Sentence()
+}
+
+// MarshalJSON adds the sentence, for people who read a journal.
+func (p Plan) MarshalJSON() ([]byte, error) {
+	type plain Plan
+	return json.Marshal(struct {
+		plain
+		Sentence string `json:"sentence"`
+	}{plain(p), p.Sentence()})
 }
 
 // PoolTarget is what one pool should be.

@@ -39,12 +39,32 @@ func BenchmarkDecide(b *testing.B) {
 			for i := range o.Queues[0].Pools {
 				o.Queues[0].Pools[i].Backlog = c.backlog
 			}
-			_, s := Decide(t0, o, p, State{})
+			var d Decider
+			_, s := d.Decide(t0, &o, &p, &State{})
 			b.ReportAllocs()
-			for b.Loop() {
-				Decide(t0.Add(time.Second), o, p, s)
+			for i := 1; b.Loop(); i++ {
+				_, s = d.Decide(t0.Add(time.Duration(i)*time.Millisecond), &o, &p, s)
 			}
 		})
+	}
+}
+
+// BenchmarkDecideSmall is one pool on four nodes: what a simulation of a small
+// fleet pays for each event.
+func BenchmarkDecideSmall(b *testing.B) {
+	o := observation(t0, pool("default", func(p *Pool) { p.Running = 20; idle(p, 8) }))
+	o.Nodes = o.Nodes[:0]
+	for i := range 4 {
+		n := node(8)
+		n.ID, n.Used, n.Running = fleet.NodeID(fmt.Sprintf("n%04d", i)), 7, 5
+		o.Nodes = append(o.Nodes, n)
+	}
+	p := policy()
+	var d Decider
+	_, s := d.Decide(t0, &o, &p, &State{})
+	b.ReportAllocs()
+	for i := 1; b.Loop(); i++ {
+		_, s = d.Decide(t0.Add(time.Duration(i)*time.Millisecond), &o, &p, s)
 	}
 }
 

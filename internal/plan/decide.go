@@ -2,7 +2,6 @@ package plan
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"time"
 
@@ -51,36 +50,68 @@ func (w *work) because(c Cause, b Bound, limit int) {
 	w.cause, w.bound, w.limit = c, b, limit
 }
 
+// Decider makes decisions in memory of its own, which it uses again: a fleet
+// of any steady size is decided without allocating. It holds nothing that
+// influences a decision. A Decider is not safe for concurrent use.
+type Decider struct {
+	d      decision
+	plans  [2]Plan
+	states [2]State
+	turn   int
+}
+
 // decision is the state of one call of Decide.
 type decision struct {
 	now    time.Time
 	o      *Observation
 	p      Policy
-	plan   Plan
+	plan   *Plan
+	next   *State
 	works  []work
 	signal string // why the queues are stale; empty when they are not
 	room   room
 	scarce int // starts for waiting tasks that found no room
+
+	// Buffers.
+	cursors, asks, order []int
+	spaces               []space
 }
 
 // Decide sizes the fleet: what should be, and what to do now. It is pure and
 // deterministic, costs O(pools + nodes + named sandboxes), and touches neither
 // the observation nor the state it is given.
 func Decide(now time.Time, o Observation, p Policy, s State) (Plan, State) {
-	p = p.WithDefaults()
-	next := State{At: now, Pools: carry(s.Pools, o.Pools), NodesOver: s.NodesOver}
-	d := &decision{now: now, o: &o, p: p, works: make([]work, len(o.Pools))}
-	d.signal = staleSignal(now, o.Queues, p.StaleAfter)
-	d.plan.Frozen = d.signal != ""
-	cursors := make([]int, len(o.Queues))
+	plan, next := new(Decider).Decide(now, &o, &p, &s)
+	return *plan, *next
+}
+
+// Decide is [Decide] in the memory of the Decider: what it returns holds until
+// the call after the next one. The state given may be the one it returned
+// last; neither it nor the observation is changed.
+func (x *Decider) Decide(now time.Time, o *Observation, p *Policy, s *State) (*Plan, *State) {
+	x.turn ^= 1
+	if s == &x.states[x.turn] {
+		x.turn ^= 1
+	}
+	d := &x.d
+	plan, next := &x.plans[x.turn], &x.states[x.turn]
+	clear(plan.Actions) // lets go of reasons
+	*plan = Plan{Pools: plan.Pools[:0], Actions: plan.Actions[:0]}
+	d.now, d.o, d.p, d.plan, d.next = now, o, p.WithDefaults(), plan, next
+	d.room, d.scarce = room{}, 0
+	d.works = sized(d.works, len(o.Pools))
+	d.cursors = sized(d.cursors, len(o.Queues))
+	*next = State{At: now, Pools: carry(next.Pools[:0], s.Pools, o.Pools), Nodes: s.Nodes}
+	d.signal = staleSignal(now, o.Queues, d.p.StaleAfter)
+	plan.Signal = d.signal
 	for i := range o.Pools {
 		w := &d.works[i]
 		w.o, w.s = &o.Pools[i], &next.Pools[i]
 		if !w.o.Unknown {
-			w.t = p.Templates[w.o.Template]
+			w.t = d.p.Templates[w.o.Template]
 		}
 		d.expel(w)
-		d.measure(w, cursors)
+		d.measure(w, d.cursors)
 		d.stock(w)
 	}
 	d.room = d.measureRoom()
@@ -93,9 +124,26 @@ func Decide(now time.Time, o Observation, p Policy, s State) (Plan, State) {
 		d.scaleIn(&d.works[i])
 	}
 	d.reclaim()
-	d.nodes(&next)
+	d.nodes()
 	d.conclude()
-	return d.plan, next
+	return plan, next
+}
+
+// sized returns n zero values, in the memory of s where it suffices.
+func sized[T any](s []T, n int) []T {
+	if cap(s) < n {
+		return make([]T, n)
+	}
+	s = s[:n]
+	clear(s)
+	return s
+}
+
+// wake notes a time at which the decision could change by itself.
+func (d *decision) wake(at time.Time) {
+	if at.After(d.now) && (d.plan.Wake.IsZero() || at.Before(d.plan.Wake)) {
+		d.plan.Wake = at
+	}
 }
 
 // measure takes the readings of one pool in: demand, arrivals, breaker.
@@ -137,10 +185,9 @@ func (d *decision) lead(w *work) time.Duration {
 	return d.p.PriorLead.P95
 }
 
-// conclude writes targets, reasons and the sentence for the whole.
+// conclude writes targets and reasons.
 func (d *decision) conclude() {
-	d.plan.Pools = make([]PoolTarget, len(d.works))
-	var worst *PoolTarget
+	d.plan.Pools = sized(d.plan.Pools, len(d.works))
 	for i := range d.works {
 		w := &d.works[i]
 		d.explain(w)
@@ -155,22 +202,13 @@ func (d *decision) conclude() {
 			Reason:    d.reason(w),
 		}
 		d.plan.Consumers += t.Consumers
-		if worst == nil || severity(t) > severity(worst) {
-			worst = t
-		}
 	}
 	for i := range d.plan.Actions {
-		d.attachReason(&d.plan.Actions[i])
-	}
-	switch {
-	case worst == nil:
-		d.plan.Sentence = "no pool: the fleet has no template"
-	case d.signal != "":
-		d.plan.Sentence = "scale-in is frozen: " + d.signal
-	case severity(worst) == 0:
-		d.plan.Sentence = "every pool has what it wants"
-	default:
-		d.plan.Sentence = fmt.Sprintf("%s: %s", worst.Pool, worst.Reason.Sentence())
+		if a := &d.plan.Actions[i]; a.Reason == nil && a.Pool != "" {
+			if i, ok := d.index(a.Pool); ok {
+				a.Reason = &d.plan.Pools[i].Reason
+			}
+		}
 	}
 }
 
@@ -202,17 +240,6 @@ func severity(t *PoolTarget) int {
 }
 
 func (d *decision) act(a Action) { d.plan.Actions = append(d.plan.Actions, a) }
-
-// attachReason gives an action of a pool the pool's reason, unless it has one
-// of its own.
-func (d *decision) attachReason(a *Action) {
-	if a.Reason.Cause != "" || a.Pool == "" {
-		return
-	}
-	if i, ok := d.index(a.Pool); ok {
-		a.Reason = d.plan.Pools[i].Reason
-	}
-}
 
 // reason is the reason of a pool with its numbers.
 func (d *decision) reason(w *work) Reason {

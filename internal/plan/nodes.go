@@ -9,7 +9,7 @@ import (
 // nodes sizes the node layer: room for every sandbox wanted, booting nodes
 // counted as supply; empty nodes are kept for about one boot's cost and then
 // returned by name.
-func (d *decision) nodes(next *State) {
+func (d *decision) nodes() {
 	t := &d.plan.Nodes
 	for i := range d.o.Nodes {
 		switch d.o.Nodes[i].State {
@@ -41,12 +41,12 @@ func (d *decision) nodes(next *State) {
 	switch {
 	case desired > have && d.uncordon(desired-have):
 	case desired > have:
-		d.act(Action{Kind: ScaleNodes, N: desired, Reason: t.Reason})
+		d.act(Action{Kind: ScaleNodes, N: desired, Reason: &t.Reason})
 	case desired < have && d.signal == "" && d.o.NodesError == "":
-		d.releaseEmpty(have-desired, next)
+		d.releaseEmpty(have - desired)
 		return
 	}
-	next.NodesOver = time.Time{}
+	d.next.Nodes.Over = time.Time{}
 }
 
 // uncordon takes nodes back into service before new ones are asked for.
@@ -54,7 +54,7 @@ func (d *decision) uncordon(n int) bool {
 	done := false
 	for i := range d.o.Nodes {
 		if o := &d.o.Nodes[i]; n > 0 && o.State == fleet.NodeCordoned {
-			d.act(Action{Kind: UncordonNode, Node: o.ID, Reason: d.plan.Nodes.Reason})
+			d.act(Action{Kind: UncordonNode, Node: o.ID, Reason: &d.plan.Nodes.Reason})
 			n--
 			done = true
 		}
@@ -64,11 +64,12 @@ func (d *decision) uncordon(n int) bool {
 
 // releaseEmpty cordons empty nodes beyond the want and returns those that are
 // cordoned and still empty, once the surplus has lasted for the hold.
-func (d *decision) releaseEmpty(n int, next *State) {
-	if next.NodesOver.IsZero() || next.NodesOver.After(d.now) {
-		next.NodesOver = d.now
+func (d *decision) releaseEmpty(n int) {
+	next := &d.next.Nodes
+	if next.Over.IsZero() || next.Over.After(d.now) {
+		next.Over = d.now
 	}
-	if d.now.Sub(next.NodesOver) < d.p.Nodes.Hold {
+	if d.now.Sub(next.Over) < d.p.Nodes.Hold {
 		return
 	}
 	for i := range d.o.Nodes {
@@ -78,10 +79,10 @@ func (d *decision) releaseEmpty(n int, next *State) {
 		}
 		switch o.State {
 		case fleet.NodeReady:
-			d.act(Action{Kind: CordonNode, Node: o.ID, Reason: d.plan.Nodes.Reason})
+			d.act(Action{Kind: CordonNode, Node: o.ID, Reason: &d.plan.Nodes.Reason})
 			n--
 		case fleet.NodeCordoned:
-			d.act(Action{Kind: ReleaseNode, Node: o.ID, Reason: d.plan.Nodes.Reason})
+			d.act(Action{Kind: ReleaseNode, Node: o.ID, Reason: &d.plan.Nodes.Reason})
 			n--
 		}
 	}

@@ -40,8 +40,8 @@ func (s *space) take(n int, z Size) {
 
 // spaces lists the nodes in service, the fullest first: best fit, so that
 // emptying nodes empty.
-func (d *decision) spaces() []space {
-	out := make([]space, 0, len(d.o.Nodes))
+func (d *decision) listSpaces() []space {
+	out := d.spaces[:0]
 	for i := range d.o.Nodes {
 		n := &d.o.Nodes[i]
 		if n.State != fleet.NodeReady {
@@ -60,6 +60,7 @@ func (d *decision) spaces() []space {
 	slices.SortFunc(out, func(a, b space) int {
 		return cmp.Or(cmp.Compare(a.slots, b.slots), cmp.Compare(a.node, b.node))
 	})
+	d.spaces = out
 	return out
 }
 
@@ -73,7 +74,7 @@ func (d *decision) placeAll() {
 	if !any {
 		return
 	}
-	spaces := d.spaces()
+	spaces := d.listSpaces()
 	free := unbounded
 	if d.room.limit >= 0 {
 		free = max(0, d.room.limit-d.room.used)

@@ -132,7 +132,7 @@ func checkPlan(t *rapid.T, o Observation, p Policy, got Plan) {
 			starts += a.N
 			perNode[a.Node] += a.N
 		}
-		if got.Frozen && (a.Kind == DrainSandbox && a.Reason.Cause != CauseUnfit || a.Kind == DestroySandbox) {
+		if got.Frozen() && (a.Kind == DrainSandbox && a.Reason.Cause != CauseUnfit || a.Kind == DestroySandbox) {
 			t.Fatalf("%s on missing signals", a.Kind)
 		}
 		if a.Reason.Sentence() == "" {

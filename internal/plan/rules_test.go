@@ -117,11 +117,11 @@ func TestRule01MissingReadingIsNeverZero(t *testing.T) {
 
 func checkFrozen(t *testing.T, p Plan) {
 	t.Helper()
-	if !p.Frozen || count(p, DrainSandbox, "")+count(p, DestroySandbox, "") > 0 {
-		t.Errorf("frozen %v, %d drains", p.Frozen, count(p, DrainSandbox, ""))
+	if !p.Frozen() || count(p, DrainSandbox, "")+count(p, DestroySandbox, "") > 0 {
+		t.Errorf("frozen %v, %d drains", p.Frozen(), count(p, DrainSandbox, ""))
 	}
-	if !strings.Contains(p.Sentence, "frozen") {
-		t.Errorf("the plan does not say so: %q", p.Sentence)
+	if !strings.Contains(p.Sentence(), "frozen") {
+		t.Errorf("the plan does not say so: %q", p.Sentence())
 	}
 }
 
@@ -345,7 +345,7 @@ func TestRule10EverythingHasAReason(t *testing.T) {
 	p, s := Decide(t0, o, policy(), State{})
 	quiet, _ := Decide(t0, observation(t0, pool("default")), policy(), s)
 	for _, plan := range []Plan{p, quiet} {
-		if plan.Sentence == "" {
+		if plan.Sentence() == "" {
 			t.Error("the plan has no sentence")
 		}
 		for _, x := range plan.Pools {
@@ -354,7 +354,7 @@ func TestRule10EverythingHasAReason(t *testing.T) {
 			}
 		}
 		for _, a := range plan.Actions {
-			if a.Reason.Cause == "" || len(a.Reason.Numbers.Map()) == 0 {
+			if a.Reason == nil || a.Reason.Cause == "" || len(a.Reason.Numbers.Map()) == 0 {
 				t.Errorf("action without reason or numbers: %+v", a)
 			}
 		}

@@ -19,7 +19,7 @@ func (d *decision) expel(w *work) {
 		}
 		w.named |= 1 << i
 		w.unfit++
-		d.act(Action{Kind: DrainSandbox, Pool: w.o.Key, Sandbox: b.ID, Node: b.Node, Reason: Reason{
+		d.act(Action{Kind: DrainSandbox, Pool: w.o.Key, Sandbox: b.ID, Node: b.Node, Reason: &Reason{
 			Cause: CauseUnfit, Bound: BoundTemplate, Numbers: Numbers{Ready: w.o.Ready, Count: 1},
 			Detail: "its template now asks for another network, other mounts or another runtime",
 		}})
@@ -194,14 +194,17 @@ func (d *decision) reclaimOn(w *work, node *Node, n int) int {
 			}
 		}
 	}
+	if useful == 0 {
+		return fits
+	}
+	r := d.reason(w)
+	r.Cause, r.Numbers.Count, r.Detail = CauseReclaim, useful, "for pool "+string(w.o.Key)
 	for _, x := range victims[:useful] {
 		v := &d.works[x.pool]
 		b := &v.o.Idle[x.idle]
 		v.named |= 1 << x.idle
 		v.drains++
-		r := d.reason(w)
-		r.Cause, r.Numbers.Count, r.Detail = CauseReclaim, useful, "for pool "+string(w.o.Key)
-		d.act(Action{Kind: DrainSandbox, Pool: v.o.Key, Sandbox: b.ID, Node: b.Node, Reason: r})
+		d.act(Action{Kind: DrainSandbox, Pool: v.o.Key, Sandbox: b.ID, Node: b.Node, Reason: &r})
 		if v.cause == "" || v.cause == CauseHold {
 			v.because(CauseReclaim, w.bound, 0)
 			v.count, v.detail = useful, r.Detail

@@ -75,17 +75,14 @@ func (d *decision) grantAll() {
 		}
 		left = max(0, left)
 	}
-	asks := make([]int, len(d.works))
-	for _, part := range []func(w *work) int{
-		func(w *work) int { return w.need },
-		func(w *work) int { return w.floor },
-		func(w *work) int { return w.warm - w.floor },
-	} {
+	d.asks = sized(d.asks, len(d.works))
+	asks := d.asks
+	for part := range 3 {
 		total := 0
 		for i := range d.works {
 			asks[i] = 0
 			if w := &d.works[i]; !w.o.Unknown {
-				asks[i] = part(w)
+				asks[i] = [3]int{w.need, w.floor, w.warm - w.floor}[part]
 			}
 			total += asks[i]
 		}
@@ -105,12 +102,13 @@ func (d *decision) grantAll() {
 // divide cuts the asks down to n in all: by priority, and within one priority
 // in proportion to the ask, with at least one each while there is any.
 func (d *decision) divide(asks []int, n int) {
-	order := make([]int, 0, len(asks))
+	order := d.order[:0]
 	for i, a := range asks {
 		if a > 0 {
 			order = append(order, i)
 		}
 	}
+	d.order = order
 	priority := func(i int) int { return max(d.works[i].d.Priority, d.works[i].t.Priority) }
 	slices.SortStableFunc(order, func(a, b int) int {
 		return cmp.Or(cmp.Compare(priority(b), priority(a)), cmp.Compare(asks[b], asks[a]))

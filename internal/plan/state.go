@@ -13,8 +13,13 @@ import (
 type State struct {
 	At    time.Time   `json:"at"`
 	Pools []PoolState `json:"pools"` // sorted by key
-	// NodesOver is since when there are more nodes than wanted.
-	NodesOver time.Time `json:"nodesOver,omitzero"`
+	Nodes NodeState   `json:"nodes"`
+}
+
+// NodeState is the memory of the node layer.
+type NodeState struct {
+	// Over is since when there are more nodes than wanted.
+	Over time.Time `json:"over,omitzero"`
 }
 
 // PoolState is the memory of one pool.
@@ -101,10 +106,10 @@ func (b Breaker) view(o *Pool) fleet.Breaker {
 	return v
 }
 
-// carry makes the state of the pools observed from the earlier state; the
+// carry makes the state of the pools observed, in the memory of next, from the earlier state; the
 // earlier one is not touched. Pools that are no longer observed are forgotten.
-func carry(old []PoolState, pools []Pool) []PoolState {
-	next := make([]PoolState, len(pools))
+func carry(next, old []PoolState, pools []Pool) []PoolState {
+	next = sized(next, len(pools))
 	i := 0
 	for k := range pools {
 		for i < len(old) && old[i].Key < pools[k].Key {
