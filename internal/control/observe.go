@@ -77,7 +77,7 @@ func (e *Engine) observe(ctx context.Context, now time.Time, spec *Spec) snapsho
 func demands(s *fleet.QueueStats) []plan.Demand {
 	out := make([]plan.Demand, len(s.Pools))
 	for i, p := range s.Pools {
-		out[i] = plan.Demand{Pool: p.Pool, Backlog: p.Backlog, Delayed: p.Delayed, InFlight: p.InFlight, Oldest: p.Oldest, Arrived: p.Arrived}
+		out[i] = plan.Demand{Pool: p.Pool, Backlog: p.Backlog, Delayed: p.Delayed, InFlight: p.InFlight, Oldest: p.Oldest, Arrived: p.Arrived, Held: p.Held, Priority: p.Priority}
 	}
 	return out
 }

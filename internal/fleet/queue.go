@@ -14,6 +14,12 @@ type PoolDemand struct {
 	InFlight int       // leased
 	Oldest   time.Time // DueAt of the oldest in the backlog; zero when empty
 	Arrived  int64     // tasks ever submitted, monotonic
+	// Held are those of the backlog that wait for nothing but their tenant's
+	// MaxRunning: more sandboxes would not start them.
+	Held int
+	// Priority is the highest in the backlog, those held left out; 0 when there
+	// is none.
+	Priority int
 }
 
 // QueueStats is one reading of a queue. A reading that failed is an error,

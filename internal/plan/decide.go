@@ -162,12 +162,13 @@ func (d *decision) measure(w *work, cursors []int) {
 		w.d.InFlight = max(0, w.d.InFlight-done)
 		done -= min(done, s.Last.InFlight)
 		w.d.Backlog = max(0, w.d.Backlog-done)
+		w.d.Held = min(w.d.Held, w.d.Backlog)
 	} else {
 		w.d = Demand{Pool: w.o.Key}
 	}
 	// Tasks in flight and busy sandboxes are the same thing seen from two
 	// sides at slightly different moments; the larger is the safer.
-	total := w.d.Backlog + max(w.d.InFlight, w.o.Running)
+	total := w.d.Backlog - w.d.Held + max(w.d.InFlight, w.o.Running)
 	w.need = max(0, total-w.o.Running)
 	s.Breaker = s.Breaker.update(d.now, w.o, d.p.Breaker)
 }

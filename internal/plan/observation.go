@@ -39,6 +39,9 @@ type Demand struct {
 	InFlight int           `json:"inFlight"`
 	Oldest   time.Time     `json:"oldest,omitzero"`
 	Arrived  int64         `json:"arrived"`
+	// Held are those of the backlog that wait for nothing but the cap of their
+	// tenant: no sandbox would help them.
+	Held int `json:"held,omitempty"`
 	// Priority is the highest among the waiting; 0 where it is not known.
 	Priority int `json:"priority,omitempty"`
 }

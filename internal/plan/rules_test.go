@@ -337,6 +337,16 @@ func TestRule09BudgetIsABound(t *testing.T) {
 	}
 }
 
+// TestRule08HeldTasksBringNoSandbox: what waits for the cap of its tenant would
+// not start on any number of sandboxes.
+func TestRule08HeldTasksBringNoSandbox(t *testing.T) {
+	o := observation(t0, pool("default", func(p *Pool) { p.Running = 2 }))
+	o.Queues[0].Pools[0].Backlog, o.Queues[0].Pools[0].Held = 50, 47
+	if p, _ := Decide(t0, o, policy(), State{}); count(p, StartSandboxes, "") != 3 {
+		t.Errorf("47 of 50 are held: %d started, want 3", count(p, StartSandboxes, ""))
+	}
+}
+
 func TestRule10EverythingHasAReason(t *testing.T) {
 	o := observation(t0,
 		pool("default", func(p *Pool) { idle(p, 3); p.Running = 2 }), pool("gone", func(p *Pool) { p.Unknown = true }), pool("other"))

@@ -141,6 +141,7 @@ func demandOf(key fleet.PoolKey, queues []Queue, cursors []int) (d Demand, found
 		}
 		found = true
 		d.Backlog += e.Backlog
+		d.Held += e.Held
 		d.Delayed += e.Delayed
 		d.InFlight += e.InFlight
 		d.Arrived += e.Arrived

@@ -145,6 +145,16 @@ func (f *fixture) counts(backlog, delayed, inFlight, dead int) fleet.QueueStats 
 	return st
 }
 
+// held checks what the tenants' caps hold back, and the highest priority of the
+// rest of the backlog.
+func (f *fixture) held(want, priority int) {
+	f.Helper()
+	st := f.stats()
+	if len(st.Pools) != 1 || st.Pools[0].Held != want || st.Pools[0].Priority != priority {
+		f.Fatalf("pools %+v, want one with %d held and priority %d", st.Pools, want, priority)
+	}
+}
+
 func (f *fixture) done(d fleet.Delivery) {
 	f.Helper()
 	if f.Settle != nil {

@@ -115,9 +115,11 @@ func testNewcomer(f *fixture) {
 func testCaps(f *fixture) {
 	f.names("a1", "a2", "a3", "a4")
 	f.submit(task("b1", "b", -1))
+	f.held(2, 0)
 	held := f.lease(9)
 	f.want(held, "a1", "a2", "b1")
 	f.counts(2, 0, 3, 0)
+	f.held(2, 0)
 	f.drain()
 	f.done(held[0])
 	if !f.awake(time.Second) {

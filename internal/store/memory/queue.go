@@ -123,10 +123,42 @@ func (q queue) Stats(ctx context.Context) (fleet.QueueStats, error) {
 			st.Oldest = earliest(st.Oldest, e.task.DueAt)
 		}
 	}
+	s.rank(pools, st.AsOf)
 	for _, name := range slices.Sorted(maps.Keys(pools)) {
 		st.Pools = append(st.Pools, *pools[name])
 	}
 	return st, nil
+}
+
+// rank counts what the tenants' caps hold back, and the highest priority of the
+// rest, the highest first.
+func (s *Store) rank(pools map[fleet.PoolKey]*fleet.PoolDemand, now time.Time) {
+	running := map[fleet.TenantID]int{}
+	var due []fleet.TaskSpec
+	for _, e := range s.tasks {
+		switch t := e.task; {
+		case t.State.Final():
+		case e.leased:
+			running[t.Spec.Tenant]++
+		case !t.DueAt.After(now):
+			due = append(due, t.Spec)
+		}
+	}
+	slices.SortFunc(due, func(a, b fleet.TaskSpec) int {
+		return cmp.Or(cmp.Compare(a.Pool, b.Pool), cmp.Compare(b.Priority, a.Priority))
+	})
+	seen := map[fleet.PoolKey]bool{}
+	for _, t := range due {
+		p := pools[t.Pool]
+		if most := s.opt.Tenants[t.Tenant].MaxRunning; most > 0 && running[t.Tenant] >= most {
+			p.Held++
+			continue
+		}
+		running[t.Tenant]++
+		if !seen[t.Pool] {
+			p.Priority, seen[t.Pool] = t.Priority, true
+		}
+	}
 }
 
 func earliest(a, b time.Time) time.Time {

@@ -333,9 +333,46 @@ func (l *line) change() time.Time {
 	return next
 }
 
+// spare is how many more tasks each capped tenant may have leased now.
+func (l *line) spare() map[fleet.TenantID]int {
+	var out map[fleet.TenantID]int
+	for tenant, share := range l.shares {
+		if share.MaxRunning > 0 {
+			if out == nil {
+				out = make(map[fleet.TenantID]int, len(l.shares))
+			}
+			out[tenant] = max(0, share.MaxRunning-l.running[tenant])
+		}
+	}
+	return out
+}
+
+// rank looks at the rows of a pool, those of higher priority first: what the
+// tenants' caps hold back, and the highest priority of the rest.
+func (p *pool) rank(spare map[fleet.TenantID]int, d *fleet.PoolDemand) {
+	rows := slices.SortedFunc(maps.Values(p.rows), func(a, b *row) int {
+		return cmp.Or(cmp.Compare(b.key.priority, a.key.priority), cmp.Compare(a.key.tenant, b.key.tenant))
+	})
+	first := true
+	for _, r := range rows {
+		n := len(r.due)
+		if left, capped := spare[r.key.tenant]; capped {
+			n = min(n, left)
+			spare[r.key.tenant] -= n
+		}
+		d.Held += len(r.due) - n
+		if n > 0 && first {
+			d.Priority, first = r.key.priority, false
+		}
+	}
+	// A row may still hold some that were cancelled.
+	d.Held = min(d.Held, d.Backlog)
+}
+
 // stats reads the counts.
 func (l *line) stats(now time.Time) fleet.QueueStats {
 	st := fleet.QueueStats{AsOf: now, Dead: l.dead}
+	spare := l.spare()
 	for _, key := range slices.Sorted(maps.Keys(l.pools)) {
 		p := l.pools[key]
 		d := fleet.PoolDemand{Pool: key, Backlog: p.backlog, Delayed: p.delayed, InFlight: p.inFlight, Arrived: p.arrived}
@@ -344,6 +381,9 @@ func (l *line) stats(now time.Time) fleet.QueueStats {
 			if len(r.due) > 0 {
 				d.Oldest = earliest(d.Oldest, fromNano(r.due[0].due))
 			}
+		}
+		if len(p.rows) > 0 {
+			p.rank(spare, &d)
 		}
 		if !d.Oldest.IsZero() {
 			st.Oldest = earliest(st.Oldest, d.Oldest)
