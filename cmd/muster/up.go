@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"muster.dev/muster/api/v1alpha1"
+	"muster.dev/muster/internal/fleet"
 )
 
 //go:embed default-fleet.yaml
@@ -97,6 +98,23 @@ func runUp(ctx context.Context, o upOptions, cmd *cobra.Command) error {
 	return d.run(ctx)
 }
 
+// checkMounts refuses sources that this machine does not have: no sandbox of
+// their template could ever start.
+func checkMounts(f *v1alpha1.Fleet) error {
+	for i, t := range f.Spec.Templates {
+		for k, m := range t.Mounts {
+			if _, err := os.Stat(m.Source); err != nil {
+				return &fleet.FieldError{
+					Field: fmt.Sprintf("spec.templates[%d].mounts[%d].source", i, k),
+					Wrong: fmt.Sprintf("%s cannot be read on this machine: %v", m.Source, errors.Unwrap(err)),
+					Right: "a file or directory that is there",
+				}
+			}
+		}
+	}
+	return nil
+}
+
 // loadFleet reads the fleet from file, else from the data directory, else the
 // built-in one, and says where it came from. The fleet in force is kept in
 // the data directory.
@@ -121,6 +139,9 @@ func loadFleet(file, dir string) (*v1alpha1.Fleet, string, error) {
 	f, err := v1alpha1.ParseFleet(raw)
 	if err != nil {
 		return nil, "", fmt.Errorf("fleet %s: %w", from, err)
+	}
+	if err := checkMounts(f); err != nil {
+		return nil, "", withHint(fmt.Errorf("fleet %s: %w", from, err), "every sandbox of the template would fail to start; create it, or take the mount out")
 	}
 	if file != "" {
 		if err := writeAtomic(kept, raw); err != nil {

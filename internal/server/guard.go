@@ -34,7 +34,12 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			return
 		}
 		rc := http.NewResponseController(w)
-		_ = rc.SetReadDeadline(time.Now().Add(readTimeout)) // not every writer has deadlines
+		if r.ContentLength != 0 {
+			_ = rc.SetReadDeadline(time.Now().Add(readTimeout)) // not every writer has deadlines
+		}
+		// A request without a body gets no read deadline: one that passes while a
+		// long poll is answered would cancel the connection's context, and with it
+		// every later request of the same connection (net/http, connReader).
 		_ = rc.SetWriteDeadline(time.Now().Add(writeTimeout))
 		// One byte more than is allowed, so that too much shows as too much.
 		r.Body = http.MaxBytesReader(t, r.Body, MaxBody+1)

@@ -279,3 +279,28 @@ func TestNewRefuses(t *testing.T) {
 		t.Error("two servers count into one registry")
 	}
 }
+
+// deadlines records the read deadlines that are set.
+type deadlines struct {
+	http.ResponseWriter
+	read int
+}
+
+func (d *deadlines) SetReadDeadline(time.Time) error  { d.read++; return nil }
+func (d *deadlines) SetWriteDeadline(time.Time) error { return nil }
+
+// TestLongPollsHaveNoReadDeadline: one that passed during a long poll cancelled
+// every later request of the same connection.
+func TestLongPollsHaveNoReadDeadline(t *testing.T) {
+	r := newRig(t)
+	r.do(r.request("GET", "/healthz", nil)) // it serves
+	for body, want := range map[string]int{"": 0, "{}": 1} {
+		w := &deadlines{ResponseWriter: httptest.NewRecorder()}
+		req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://127.0.0.1/v1/fleet", strings.NewReader(body))
+		req.Header.Set("Authorization", "Bearer "+testToken)
+		r.server.guard(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})).ServeHTTP(w, req)
+		if w.read != want {
+			t.Errorf("body %q: %d read deadlines set, want %d", body, w.read, want)
+		}
+	}
+}
