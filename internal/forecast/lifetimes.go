@@ -1,0 +1,87 @@
+package forecast
+
+import (
+	"math"
+	"time"
+)
+
+const (
+	lifeBins = 48                // three a doubling, from 1 s to 18 h
+	lifeHalf = 7 * 24 * 3600.0   // s, half-life of what was learned
+	lifeRate = 3.0               // bins a doubling
+	lifeHope = 300 * time.Second // residual life before anything was learned
+	lifeKeep = 2000              // look-ups for which the table holds
+)
+
+// Lifetimes learns how long tasks go on that have run for some time already:
+// an empirical distribution of durations in logarithmic bins, forgotten with a
+// half-life of a week. The zero value expects what has run for t to run for
+// another t + 5 min.
+type Lifetimes struct {
+	At time.Time         `json:"at"`
+	N  [lifeBins]float64 `json:"n"`
+
+	table [lifeBins]float64 // mean residual life by age, s
+	left  int               // look-ups before the table is made anew
+}
+
+func lifeBin(age time.Duration) int {
+	if age < time.Second {
+		return 0
+	}
+	return min(lifeBins-1, int(math.Log2(age.Seconds())*lifeRate))
+}
+
+// lifeEdge is the upper edge of a bin in seconds.
+func lifeEdge(i int) float64 { return math.Exp2(float64(i+1) / lifeRate) }
+
+// Done counts a task that ended after the duration. Durations below zero are
+// left out.
+func (l *Lifetimes) Done(now time.Time, d time.Duration) {
+	if d < 0 {
+		return
+	}
+	if l.At.IsZero() {
+		l.At = now
+	}
+	const step = 1000 * time.Second
+	if dt := now.Sub(l.At); dt > step {
+		keep := math.Exp2(-dt.Seconds() / lifeHalf)
+		for i := range l.N {
+			l.N[i] *= keep
+		}
+		l.At = now
+	}
+	l.N[lifeBin(d)]++
+}
+
+// Residual is the mean time that a task of this age goes on.
+func (l *Lifetimes) Residual(age time.Duration) time.Duration {
+	if l.left <= 0 {
+		for i := range l.table {
+			l.table[i] = l.residual(i)
+		}
+		l.left = lifeKeep
+	}
+	l.left--
+	return time.Duration(l.table[lifeBin(max(0, age))] * float64(time.Second))
+}
+
+// residual is the mean residual life at the middle of a bin, in seconds. The
+// prior counts as one task.
+func (l *Lifetimes) residual(b int) float64 {
+	age := math.Exp2((float64(b) + 0.5) / lifeRate)
+	weight, sum := 1.0, age+lifeHope.Seconds()
+	for i := b; i < lifeBins; i++ {
+		n := l.N[i]
+		x := math.Exp2((float64(i)+0.5)/lifeRate) - age
+		if i == b {
+			lo, hi := lifeEdge(i-1), lifeEdge(i)
+			n *= (hi - age) / (hi - lo)
+			x = (hi - age) / 2
+		}
+		weight += n
+		sum += n * max(0, x)
+	}
+	return sum / weight
+}

@@ -1,0 +1,112 @@
+package forecast
+
+import (
+	"math"
+	"time"
+)
+
+// Outlook is what Ranks expects of the next lead time, as plain numbers: small
+// enough to be part of every journaled observation.
+type Outlook struct {
+	Lead   time.Duration `json:"lead"`   // the horizon
+	Mean   float64       `json:"mean"`   // arrivals expected in it at the recent rate
+	Recent int           `json:"recent"` // arrivals in the last one
+	Due    float64       `json:"due,omitempty"`
+	// Prior is the weight of the geometric prior, from 0 to 1.
+	Prior float64 `json:"prior"`
+	// Rates are arrivals a second by bin of their rank less Mean; zeros at the
+	// end are left out.
+	Rates []float32 `json:"rates,omitempty"`
+	// Next is when the outlook changes although nothing happens; zero: not.
+	Next time.Time `json:"next,omitzero"`
+}
+
+// Outlook sums up what was learned for the context of now, into the memory of
+// the one given.
+func (r *Ranks) Outlook(now time.Time, lead time.Duration, into *Outlook) {
+	*into = Outlook{Lead: lead, Prior: 1, Rates: into.Rates[:0]}
+	if !r.Known || len(r.Past) == r.head {
+		return
+	}
+	m := &r.Past[len(r.Past)-1]
+	into.Mean, into.Recent, into.Due = r.Rate*lead.Seconds(), r.recent(now, lead), r.due(now, lead)
+	fine, coarse := r.Hists[m.Fine], r.Hists[m.Coarse]
+	wide := priorTime
+	if coarse != nil {
+		wide += coarse.Seconds / r.Weight
+	}
+	narrow := backing
+	if fine != nil {
+		narrow += fine.Seconds / r.Weight
+	}
+	into.Prior = backing / narrow * priorTime / wide
+	last := 0
+	for i := 1; i < rankBins && coarse != nil; i++ {
+		v := backing * float64(coarse.N[i]) / r.Weight / wide
+		if fine != nil {
+			v += float64(fine.N[i]) / r.Weight
+		}
+		into.Rates = append(into.Rates, float32(v/narrow))
+		if v > 0 {
+			last = i
+		}
+	}
+	into.Rates = into.Rates[:min(last, len(into.Rates))]
+	into.Next = r.next(now, lead, m)
+}
+
+// next is when the context changes by itself: an arrival becomes older than
+// one lead time, the rate falls below the edge of its bucket, or the clock
+// announces something.
+func (r *Ranks) next(now time.Time, lead time.Duration, m *Moment) time.Time {
+	var at time.Time
+	soon := func(t time.Time) {
+		if t.After(now) && (at.IsZero() || t.Before(at)) {
+			at = t
+		}
+	}
+	for i := r.head + 1; i < len(r.Past); i++ {
+		if r.Past[i].Arrived > r.Past[i-1].Arrived {
+			if t := r.Past[i].At.Add(lead); t.After(now) {
+				soon(t)
+				break
+			}
+		}
+	}
+	if b := rateBucket(m.Mean); b > 0 {
+		edge := math.Exp2(float64(b - 4))
+		if mean := r.Rate * lead.Seconds(); mean > edge {
+			soon(now.Add(time.Duration(rateTau*math.Log(mean/edge)*1e9) + time.Millisecond))
+		}
+	}
+	for i := range r.Folds {
+		soon(r.Folds[i].Next(now, lead+2*time.Second))
+	}
+	return at
+}
+
+// Rate is the rate, in tasks a second, of arrivals that n more slots would
+// start at once where free ones are there already. free may be negative: tasks
+// wait.
+func (o *Outlook) Rate(free, n int) float64 {
+	x := float64(free) - o.Mean
+	y := x + float64(n)
+	s := 0.0
+	for i := max(1, rankBin(x)); i <= len(o.Rates); i++ {
+		lo, hi := lowRank(i), lowRank(i+1)
+		if lo >= y {
+			break
+		}
+		if v := o.Rates[i-1]; v > 0 {
+			s += float64(v) * max(0, min(hi, y)-max(lo, x)) / (hi - lo)
+		}
+	}
+	if o.Prior < 1e-4 || o.Lead <= 0 {
+		return s
+	}
+	// The prior: geometric ranks with the mean of what was seen last.
+	mu := max(float64(o.Recent), o.Mean)
+	q := mu / (1 + mu)
+	from := float64(max(0, free))
+	return s + o.Prior*mu/o.Lead.Seconds()*(math.Pow(q, from)-math.Pow(q, from+float64(n)))
+}

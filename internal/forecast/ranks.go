@@ -1,0 +1,232 @@
+package forecast
+
+import (
+	"math"
+	"time"
+)
+
+// Constants of Ranks. They are round numbers on a plateau: halving or doubling
+// any of them moves the cost of the traces in docs/policy.md by less than 1 %.
+const (
+	rateTau    = 450.0           // s, memory of the arrival rate
+	ranksHalf  = 7 * 24 * 3600.0 // s, half-life of what was learned
+	backing    = 300.0           // s the coarse context counts for in the fine one
+	priorTime  = 60.0            // s the prior counts for in the coarse one
+	rankBins   = 48
+	firstRank  = -8 // lower ranks share a bin
+	singleBins = 24 // bins of one rank each, from firstRank on; then two a doubling
+	mostRanks  = 2000
+)
+
+// Ranks learns at which rank tasks arrive: how many slots beyond those taken
+// one lead time before an arrival would have been needed to start it at once.
+// A slot that is asked for now is there one lead time later, so that the rate
+// of arrivals at rank k is the rate at which the k-th spare slot saves a task
+// from waiting. Completions meanwhile lower the rank: that running tasks make
+// room is part of what is learned, and no distribution is assumed.
+//
+// The rates are kept by context: what the clock announces (see Fold), the
+// arrivals within the last lead time, and in the fine one also the arrival
+// rate. A context seen for a short time only leans on the coarser one, and that
+// on a geometric prior. What was learned is forgotten with a half-life of a
+// week. An observation costs O(arrivals), an outlook O(1).
+//
+// The zero value has seen nothing. It encodes as JSON of at most about 300 kB.
+type Ranks struct {
+	Known    bool      `json:"known"`
+	At       time.Time `json:"at"`
+	Arrived  int64     `json:"arrived"`
+	Finished int64     `json:"finished"`
+	Rate     float64   `json:"rate"` // tasks a second, recent
+	// Weight is what a new observation counts; it grows, where otherwise all the
+	// old ones would have to be decayed.
+	Weight float64           `json:"weight"`
+	Past   []Moment          `json:"past"` // of the last lead time, oldest first
+	Hists  map[int]*RankHist `json:"hists"`
+	Folds  []Fold            `json:"folds"`
+
+	head int // of Past: what is before it is over
+}
+
+// Moment is how things stood at one time.
+type Moment struct {
+	At       time.Time `json:"at"`
+	Arrived  int64     `json:"arrived"`
+	Finished int64     `json:"finished"`
+	Fine     int       `json:"fine"` // contexts
+	Coarse   int       `json:"coarse"`
+	Mean     float64   `json:"mean"` // arrivals expected in one lead time
+}
+
+// RankHist counts, for one context, at which rank arrivals came, and the time
+// spent in it; both weighted.
+type RankHist struct {
+	Seconds float64           `json:"seconds"`
+	N       [rankBins]float32 `json:"n"`
+}
+
+// rankBin is the bin of a rank relative to the expected arrivals.
+func rankBin(d float64) int {
+	switch i := d - firstRank + 1; {
+	case i < 1:
+		return 0
+	case i < singleBins+1:
+		return int(i)
+	}
+	return min(rankBins-1, singleBins+1+int(2*math.Log2((d-firstRank+1)/singleBins)))
+}
+
+// lowRank is the lower edge of a bin.
+func lowRank(i int) float64 {
+	if i <= singleBins {
+		return float64(firstRank + i - 1)
+	}
+	return singleBins*math.Exp2(float64(i-singleBins-1)/2) + firstRank
+}
+
+// Observe takes a reading of the counters of arrivals and of finished tasks in,
+// and of the lead time to plan for. Counters that fell were reset; a clock that
+// went back teaches nothing.
+func (r *Ranks) Observe(now time.Time, arrived, finished int64, lead time.Duration) {
+	if !r.Known {
+		*r = Ranks{Known: true, At: now, Arrived: arrived, Finished: finished, Weight: 1, Hists: map[int]*RankHist{}, Folds: []Fold{
+			{Period: 10 * time.Minute, Alpha: 0.15}, {Period: time.Hour, Alpha: 0.2},
+		}}
+		r.note(now, lead)
+		return
+	}
+	dt := now.Sub(r.At).Seconds()
+	n := arrived - r.Arrived
+	if n < 0 || finished < r.Finished || dt < 0 {
+		r.At, r.Arrived, r.Finished = now, arrived, finished
+		r.Unwatched()
+		return
+	}
+	if dt > 0 {
+		r.pass(dt)
+	}
+	r.Rate += float64(n) / rateTau
+	for i := range r.Folds {
+		r.Folds[i].Observe(now, n)
+	}
+	if n > 0 {
+		r.learn(now, n, finished, lead)
+	}
+	r.At, r.Arrived, r.Finished = now, arrived, finished
+	r.note(now, lead)
+}
+
+// Unwatched says that nobody looked for a while: what came meanwhile cannot be
+// told from what came just now.
+func (r *Ranks) Unwatched() { r.Past, r.head = r.Past[:0], 0 }
+
+// pass lets time go by.
+func (r *Ranks) pass(dt float64) {
+	r.Rate *= math.Exp(-dt / rateTau)
+	if k := len(r.Past); k > r.head {
+		l := &r.Past[k-1]
+		r.hist(l.Fine).Seconds += dt * r.Weight
+		r.hist(l.Coarse).Seconds += dt * r.Weight
+	}
+	r.Weight *= math.Exp2(dt / ranksHalf)
+	const large = 1e9
+	if r.Weight < large {
+		return
+	}
+	for k, h := range r.Hists {
+		h.Seconds /= r.Weight
+		for i := range h.N {
+			h.N[i] /= float32(r.Weight)
+		}
+		if h.Seconds < 1 {
+			delete(r.Hists, k)
+		}
+	}
+	r.Weight = 1
+}
+
+// learn counts n arrivals at their ranks, in the context of one lead ago.
+func (r *Ranks) learn(now time.Time, n, finished int64, lead time.Duration) {
+	w := r.before(now.Add(-lead))
+	if w == nil {
+		return
+	}
+	f, c := r.hist(w.Fine), r.hist(w.Coarse)
+	rank := float64(r.Arrived-w.Arrived-(finished-w.Finished)) - w.Mean
+	for j := int64(1); j <= min(n, mostRanks); j++ {
+		b := rankBin(rank + float64(j))
+		f.N[b] += float32(r.Weight)
+		c.N[b] += float32(r.Weight)
+	}
+}
+
+// before is the newest moment not after t; nil when there is none.
+func (r *Ranks) before(t time.Time) *Moment {
+	for r.head+1 < len(r.Past) && !r.Past[r.head+1].At.After(t) {
+		r.head++
+	}
+	if r.head > 256 {
+		r.Past = r.Past[:copy(r.Past, r.Past[r.head:])]
+		r.head = 0
+	}
+	if r.head >= len(r.Past) || r.Past[r.head].At.After(t) {
+		return nil
+	}
+	return &r.Past[r.head]
+}
+
+func (r *Ranks) hist(k int) *RankHist {
+	h := r.Hists[k]
+	if h == nil {
+		h = &RankHist{}
+		r.Hists[k] = h
+	}
+	return h
+}
+
+// recent is the count of arrivals within the last lead time.
+func (r *Ranks) recent(now time.Time, lead time.Duration) int {
+	if w := r.before(now.Add(-lead)); w != nil {
+		return int(r.Arrived - w.Arrived)
+	}
+	if r.head < len(r.Past) {
+		return int(r.Arrived - r.Past[r.head].Arrived)
+	}
+	return 0
+}
+
+// due is what the clock announces for the next lead time.
+func (r *Ranks) due(now time.Time, lead time.Duration) float64 {
+	due := 0.0
+	for i := range r.Folds {
+		due = max(due, r.Folds[i].Due(now, lead+2*time.Second))
+	}
+	return due
+}
+
+// note keeps how things stand, at most one moment for each step.
+func (r *Ranks) note(now time.Time, lead time.Duration) {
+	step := min(time.Second, lead/32)
+	m := Moment{At: now, Arrived: r.Arrived, Finished: r.Finished, Mean: r.Rate * lead.Seconds()}
+	m.Coarse = countBucket(int(r.due(now, lead)+0.5))*16 + countBucket(r.recent(now, lead))
+	m.Fine = (m.Coarse+1)*256 + rateBucket(m.Mean)
+	if k := len(r.Past); k > r.head+1 && now.Sub(r.Past[k-1].At) < step && r.Past[k-1].At.Sub(r.Past[k-2].At) < step {
+		r.Past[k-1] = m
+		return
+	}
+	r.Past = append(r.Past, m)
+}
+
+func rateBucket(x float64) int {
+	if x < 0.125 {
+		return 0
+	}
+	return min(12, int(math.Log2(x)+4))
+}
+
+func countBucket(n int) int {
+	if n <= 2 {
+		return max(0, n)
+	}
+	return min(10, int(math.Log2(float64(n-1)))+2)
+}
