@@ -24,8 +24,10 @@ type said struct {
 
 // journal writes the decision before it is applied. Decisions that do nothing
 // and say nothing new are written once a minute only; each record holds the
-// state before it, so that any of them can be made again by itself.
-func (e *Engine) journal(ctx context.Context, now time.Time, s *snapshot, before, after *plan.State) (int64, error) {
+// state before it and the policy, so that any of them can be made again by
+// itself.
+func (e *Engine) journal(ctx context.Context, s *snapshot, under *plan.Policy, before, after *plan.State) (int64, error) {
+	now := s.at
 	news := s.p.Changed() || e.news(&s.p)
 	e.mu.Lock()
 	last, seq := e.lastJournal, e.last.seq
@@ -33,18 +35,19 @@ func (e *Engine) journal(ctx context.Context, now time.Time, s *snapshot, before
 	if !news && now.Sub(last) < heartbeat && !now.Before(last) {
 		return seq, nil
 	}
-	rec := fleet.DecisionRecord{At: now, Changed: news}
+	rec := fleet.DecisionRecord{At: now, Changed: news, Version: plan.Version}
+	var policy []byte
 	for _, part := range []struct {
 		to   *[]byte
 		from any
-	}{{&rec.Observation, s.o}, {&rec.Plan, s.p}, {&rec.State, before}} {
+	}{{&rec.Observation, s.o}, {&rec.Plan, s.p}, {&rec.State, before}, {&policy, under}} {
 		b, err := json.Marshal(part.from)
 		if err != nil {
 			return 0, fmt.Errorf("encode a decision: %w", err)
 		}
 		*part.to = b
 	}
-	seq, err := e.c.Store.AppendDecision(ctx, rec)
+	seq, err := e.c.Store.AppendDecision(ctx, rec, policy)
 	if err != nil {
 		return 0, fmt.Errorf("journal a decision: %w", err)
 	}
