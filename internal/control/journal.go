@@ -64,6 +64,39 @@ func (e *Engine) journal(ctx context.Context, s *snapshot, under *plan.Policy, b
 	return seq, nil
 }
 
+// wall is a time as the journal gives it back: without the reading of the
+// monotonic clock and in UTC. What is decided from must be what is journaled:
+// the two clocks of a machine differ by nanoseconds, and a zone shows in the
+// plan's own times.
+func wall(t time.Time) time.Time { return t.Round(0).UTC() }
+
+// asJournaled does so for every time of an observation.
+func asJournaled(o *plan.Observation) {
+	to := func(t *time.Time) { *t = wall(*t) }
+	for i := range o.Queues {
+		q := &o.Queues[i]
+		to(&q.AsOf)
+		for k := range q.Pools {
+			to(&q.Pools[k].Oldest)
+		}
+	}
+	for i := range o.Pools {
+		for _, list := range [][]plan.Idle{o.Pools[i].Idle, o.Pools[i].Draining} {
+			for k := range list {
+				to(&list[k].Created)
+				to(&list[k].Since)
+			}
+		}
+	}
+	for i := range o.Nodes {
+		to(&o.Nodes[i].Since)
+	}
+	for i := range o.Floors {
+		to(&o.Floors[i].From)
+		to(&o.Floors[i].Until)
+	}
+}
+
 // news reports whether a pool's reason is another than the journal was told.
 func (e *Engine) news(p *plan.Plan) bool {
 	for i := range p.Pools {

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"reflect"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"muster.dev/muster/internal/calendar"
 	"muster.dev/muster/internal/fleet"
 	"muster.dev/muster/internal/plan"
 	"muster.dev/muster/internal/sandbox/fake"
@@ -58,4 +60,64 @@ func TestJournalReplaysBitForBit(t *testing.T) {
 		}
 		w.end()
 	})
+}
+
+// TestDecidedFromWhatIsJournaled: a zone of the machine and the reading of its
+// monotonic clock are not in the journal, so nothing may be decided from them.
+func TestDecidedFromWhatIsJournaled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, fake.Options{Lead: lead(700 * time.Millisecond), Script: busy(3 * time.Second)})
+		w.spec.Policy.Min = 3
+		rule, err := calendar.Parse("0 * * * *", "Asia/Tokyo")
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.spec.Floors = []Floor{{Rule: rule, For: 2 * time.Hour, Min: 5}}
+		w.clock = func() time.Time { return time.Now().In(time.FixedZone("X", 5400)) }
+		w.up()
+		for range 5 {
+			w.submit(2)
+			sleep(2 * time.Second)
+		}
+		w.spec.Floors, w.spec.Policy.Min = nil, 0
+		w.engine.SetSpec(w.spec)
+		seen := 0
+		for range 40 {
+			sleep(5 * time.Second)
+			w.engine.mu.Lock()
+			seen += times(t, "observation", reflect.ValueOf(w.engine.last.o))
+			seen += times(t, "plan", reflect.ValueOf(w.engine.last.p))
+			w.engine.mu.Unlock()
+		}
+		if seen < 100 {
+			t.Errorf("only %d times were looked at", seen)
+		}
+		w.end()
+	})
+}
+
+// times finds every time below v and checks that it is as JSON gives it back.
+func times(t *testing.T, path string, v reflect.Value) (n int) {
+	t.Helper()
+	switch v.Kind() {
+	case reflect.Struct:
+		if at, ok := v.Interface().(time.Time); ok {
+			if at != at.Round(0).UTC() {
+				t.Errorf("%s is %v: it has a zone or a monotonic reading", path, at)
+			}
+			return 1
+		}
+		for i := range v.NumField() {
+			n += times(t, path+"."+v.Type().Field(i).Name, v.Field(i))
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			n += times(t, path+"[]", v.Index(i))
+		}
+	case reflect.Pointer:
+		if !v.IsNil() {
+			n += times(t, path, v.Elem())
+		}
+	}
+	return n
 }
