@@ -1,9 +1,10 @@
 package plan
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
-	"time"
+	"slices"
 
 	"muster.dev/muster/internal/fleet"
 )
@@ -49,18 +50,21 @@ func Redecide(r *fleet.DecisionRecord, p *Policy) ([]byte, error) {
 // decisions (stock held up, surplus tolerated) taken from own, in place of what
 // the policy in force remembered of its; what was measured of the world stays.
 func (s State) Remembering(own State) State {
-	pools := make([]PoolState, len(s.Pools))
-	mine := make(map[fleet.PoolKey]*PoolState, len(own.Pools))
-	for i := range own.Pools {
-		mine[own.Pools[i].Key] = &own.Pools[i]
+	mine := make(map[fleet.PoolKey]PoolState, len(own.Pools))
+	for _, p := range own.Pools {
+		mine[p.Key] = p
 	}
-	for i, p := range s.Pools {
-		p.Warm, p.WarmUntil, p.SurplusSince = 0, time.Time{}, time.Time{}
-		if o := mine[p.Key]; o != nil {
-			p.Warm, p.WarmUntil, p.SurplusSince = o.Warm, o.WarmUntil, o.SurplusSince
-		}
-		pools[i] = p
+	pools := make([]PoolState, 0, len(s.Pools)+len(own.Pools))
+	for _, p := range s.Pools {
+		o := mine[p.Key] // zero: nothing remembered
+		p.Warm, p.WarmUntil, p.SurplusSince = o.Warm, o.WarmUntil, o.SurplusSince
+		pools = append(pools, p)
+		delete(mine, p.Key)
 	}
+	for _, p := range mine {
+		pools = append(pools, p) // the policy in force knows no such pool
+	}
+	slices.SortFunc(pools, func(a, b PoolState) int { return cmp.Compare(a.Key, b.Key) })
 	s.Pools, s.Nodes = pools, own.Nodes
 	return s
 }
