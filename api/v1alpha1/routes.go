@@ -28,7 +28,9 @@ const (
 	RouteSandboxes    = "/v1/sandboxes"                   // GET
 	RouteEvents       = "/v1/events"                      // GET: JSON or server-sent events
 	RouteEventExplain = "/v1/events/{seq}/explain"        // GET
+	RouteDecisions    = "/v1/decisions"                   // GET
 	RouteDecision     = "/v1/decisions/{seq}"             // GET
+	RoutePolicy       = "/v1/policies/{digest}"           // GET
 	RouteSchedules    = "/v1/schedules"                   // GET
 	RouteSchedule     = "/v1/schedules/{name}"            // GET, PUT, DELETE
 	RouteVersion      = "/v1/version"                     // GET
@@ -61,6 +63,14 @@ type SandboxList struct {
 // EventList is the answer of GET /v1/events, oldest first.
 type EventList struct {
 	Events []fleet.Event `json:"events"`
+}
+
+// DecisionList is the answer of GET /v1/decisions, oldest first.
+type DecisionList struct {
+	Decisions []DecisionView `json:"decisions"`
+	// After is what to ask for as ?after= to get the next page; 0 on the last
+	// one.
+	After int64 `json:"after,omitempty" doc:"Ask with ?after= this for the next page; absent on the last"`
 }
 
 // ScheduleList is the answer of GET /v1/schedules.

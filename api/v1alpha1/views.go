@@ -175,6 +175,22 @@ type DecisionView struct {
 	Observation json.RawMessage `json:"observation"`
 	Plan        json.RawMessage `json:"plan"`
 	State       json.RawMessage `json:"state,omitempty" doc:"The planner's state before the decision"`
+	Policy      string          `json:"policy,omitempty" doc:"Digest of the policy it was decided under; absent when that was not recorded yet"`
+	Version     int             `json:"version,omitempty" doc:"Of the planner that decided; absent when that was not recorded yet"`
+}
+
+// Record is the decision as it was journaled.
+func (v DecisionView) Record() fleet.DecisionRecord {
+	return fleet.DecisionRecord{
+		Seq: v.Seq, At: v.At, Changed: v.Changed, Observation: v.Observation, Plan: v.Plan, State: v.State,
+		Policy: v.Policy, Version: v.Version,
+	}
+}
+
+// PolicyView is a policy that decisions were made under.
+type PolicyView struct {
+	Digest string          `json:"digest" doc:"SHA-256 of the policy's JSON as it is here"`
+	Policy json.RawMessage `json:"policy"`
 }
 
 // NewDecisionView shows a decision.
@@ -182,6 +198,7 @@ func NewDecisionView(d fleet.DecisionRecord) DecisionView {
 	return DecisionView{
 		Seq: d.Seq, At: d.At, Changed: d.Changed,
 		Observation: rawJSON(d.Observation), Plan: rawJSON(d.Plan), State: rawJSON(d.State),
+		Policy: d.Policy, Version: d.Version,
 	}
 }
 

@@ -148,7 +148,10 @@ func clock(t time.Time) string {
 }
 
 // moment reads --since: a duration back from now, RFC 3339, or a local date.
-func moment(v string, now time.Time) (time.Time, error) {
+func moment(v string, now time.Time) (time.Time, error) { return momentOf("since", v, now) }
+
+// momentOf reads a time from a flag.
+func momentOf(flag, v string, now time.Time) (time.Time, error) {
 	if v == "" {
 		return time.Time{}, nil
 	}
@@ -163,5 +166,5 @@ func moment(v string, now time.Time) (time.Time, error) {
 			return t, nil
 		}
 	}
-	return time.Time{}, usageError("--since %q is no time; want a duration (90s, 2h), a date (2026-03-01) or RFC 3339", v)
+	return time.Time{}, usageError("--%s %q is no time; want a duration (90s, 2h), a date (2026-03-01) or RFC 3339", flag, v)
 }

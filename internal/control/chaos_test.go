@@ -69,8 +69,8 @@ func (m *mortal) PutSandbox(ctx context.Context, s fleet.Sandbox) error {
 func (m *mortal) ClaimSandbox(ctx context.Context, id fleet.SandboxID, l fleet.Lease, w fleet.Launch, at time.Time) (fleet.Task, error) {
 	return value(m, func() (fleet.Task, error) { return m.Store.ClaimSandbox(ctx, id, l, w, at) })
 }
-func (m *mortal) AppendDecision(ctx context.Context, d fleet.DecisionRecord) (int64, error) {
-	return value(m, func() (int64, error) { return m.Store.AppendDecision(ctx, d) })
+func (m *mortal) AppendDecision(ctx context.Context, d fleet.DecisionRecord, policy []byte) (int64, error) {
+	return value(m, func() (int64, error) { return m.Store.AppendDecision(ctx, d, policy) })
 }
 func (m *mortal) AppendEvents(ctx context.Context, ev []fleet.Event) ([]fleet.Event, error) {
 	return value(m, func() ([]fleet.Event, error) { return m.Store.AppendEvents(ctx, ev) })

@@ -200,13 +200,14 @@ func (e *Engine) tick(ctx context.Context) bool {
 	if frozen || ctx.Err() != nil {
 		return false
 	}
-	now := e.c.Clock()
+	now := wall(e.c.Clock())
 	snap := e.observe(ctx, now, &spec)
+	asJournaled(&snap.o)
 	// What is decided stays in the decider's memory for two decisions: this one
 	// is e.last until the next one is.
 	p, next := e.decider.Decide(now, &snap.o, &spec.Policy, e.state)
 	snap.p = *p
-	seq, err := e.journal(ctx, now, &snap, e.state, next)
+	seq, err := e.journal(ctx, &snap, &spec.Policy, e.state, next)
 	if err != nil {
 		// What is not on record is not done: a decision can always be taken
 		// again.

@@ -1,7 +1,6 @@
 package control
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -10,7 +9,6 @@ import (
 	"time"
 
 	"muster.dev/muster/internal/fleet"
-	"muster.dev/muster/internal/plan"
 	"muster.dev/muster/internal/sandbox/fake"
 )
 
@@ -189,7 +187,7 @@ func TestCrashBetweenJournalAndApply(t *testing.T) {
 		if c := w.boxes.Counts(); c.Creates != 0 {
 			t.Fatalf("%d creates by a process that died before applying", c.Creates)
 		}
-		if d, err := w.store.Decisions(t.Context(), 0, 10); err != nil || len(d) == 0 || !d[0].Changed {
+		if d, err := w.store.Decisions(t.Context(), fleet.DecisionFilter{}); err != nil || len(d) == 0 || !d[0].Changed {
 			t.Fatalf("the decision was not journaled: %v, %v", d, err)
 		}
 		w.down()
@@ -203,28 +201,6 @@ func TestCrashBetweenJournalAndApply(t *testing.T) {
 		}
 		if c := w.boxes.Counts(); c.Claims != 7 {
 			t.Errorf("%d claims for 7 tasks", c.Claims)
-		}
-		w.end()
-	})
-}
-
-func TestJournalReplaysBitForBit(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, fake.Options{Lead: lead(700 * time.Millisecond), Script: busy(3 * time.Second)})
-		w.spec.Policy.Min = 1
-		w.up()
-		for i := range 20 {
-			w.submit(1 + i%5)
-			sleep(2 * time.Second)
-		}
-		records, err := w.store.Decisions(context.Background(), 0, 10000)
-		if err != nil || len(records) < 10 {
-			t.Fatalf("%d decisions, %v", len(records), err)
-		}
-		for _, r := range records {
-			if err := plan.Replay(r, w.spec.normal().Policy); err != nil {
-				t.Fatalf("decision %d: %v", r.Seq, err)
-			}
 		}
 		w.end()
 	})

@@ -24,8 +24,10 @@ type said struct {
 
 // journal writes the decision before it is applied. Decisions that do nothing
 // and say nothing new are written once a minute only; each record holds the
-// state before it, so that any of them can be made again by itself.
-func (e *Engine) journal(ctx context.Context, now time.Time, s *snapshot, before, after *plan.State) (int64, error) {
+// state before it and the policy, so that any of them can be made again by
+// itself.
+func (e *Engine) journal(ctx context.Context, s *snapshot, under *plan.Policy, before, after *plan.State) (int64, error) {
+	now := s.at
 	news := s.p.Changed() || e.news(&s.p)
 	e.mu.Lock()
 	last, seq := e.lastJournal, e.last.seq
@@ -33,18 +35,19 @@ func (e *Engine) journal(ctx context.Context, now time.Time, s *snapshot, before
 	if !news && now.Sub(last) < heartbeat && !now.Before(last) {
 		return seq, nil
 	}
-	rec := fleet.DecisionRecord{At: now, Changed: news}
+	rec := fleet.DecisionRecord{At: now, Changed: news, Version: plan.Version}
+	var policy []byte
 	for _, part := range []struct {
 		to   *[]byte
 		from any
-	}{{&rec.Observation, s.o}, {&rec.Plan, s.p}, {&rec.State, before}} {
+	}{{&rec.Observation, s.o}, {&rec.Plan, s.p}, {&rec.State, before}, {&policy, under}} {
 		b, err := json.Marshal(part.from)
 		if err != nil {
 			return 0, fmt.Errorf("encode a decision: %w", err)
 		}
 		*part.to = b
 	}
-	seq, err := e.c.Store.AppendDecision(ctx, rec)
+	seq, err := e.c.Store.AppendDecision(ctx, rec, policy)
 	if err != nil {
 		return 0, fmt.Errorf("journal a decision: %w", err)
 	}
@@ -59,6 +62,39 @@ func (e *Engine) journal(ctx context.Context, now time.Time, s *snapshot, before
 	e.lastJournal = now
 	e.mu.Unlock()
 	return seq, nil
+}
+
+// wall is a time as the journal gives it back: without the reading of the
+// monotonic clock and in UTC. What is decided from must be what is journaled:
+// the two clocks of a machine differ by nanoseconds, and a zone shows in the
+// plan's own times.
+func wall(t time.Time) time.Time { return t.Round(0).UTC() }
+
+// asJournaled does so for every time of an observation.
+func asJournaled(o *plan.Observation) {
+	to := func(t *time.Time) { *t = wall(*t) }
+	for i := range o.Queues {
+		q := &o.Queues[i]
+		to(&q.AsOf)
+		for k := range q.Pools {
+			to(&q.Pools[k].Oldest)
+		}
+	}
+	for i := range o.Pools {
+		for _, list := range [][]plan.Idle{o.Pools[i].Idle, o.Pools[i].Draining} {
+			for k := range list {
+				to(&list[k].Created)
+				to(&list[k].Since)
+			}
+		}
+	}
+	for i := range o.Nodes {
+		to(&o.Nodes[i].Since)
+	}
+	for i := range o.Floors {
+		to(&o.Floors[i].From)
+		to(&o.Floors[i].Until)
+	}
 }
 
 // news reports whether a pool's reason is another than the journal was told.

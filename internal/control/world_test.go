@@ -47,6 +47,7 @@ type world struct {
 	archive *archive.Archive
 	spec    Spec
 	fault   func() error
+	clock   func() time.Time
 
 	engine *Engine
 	stop   context.CancelFunc
@@ -81,7 +82,7 @@ func (w *world) up() { w.upOn(w.store, w.store.Queue()) }
 func (w *world) upOn(store fleet.Store, queue fleet.Queue) {
 	w.t.Helper()
 	e, err := New(Config{
-		Store: store, Queue: queue, Archive: w.archive, Sandboxes: w.boxes, Nodes: w.nodes, Spec: w.spec, fault: w.fault,
+		Store: store, Queue: queue, Archive: w.archive, Sandboxes: w.boxes, Nodes: w.nodes, Spec: w.spec, fault: w.fault, Clock: w.clock,
 		Variant: func(t fleet.Template, s fleet.TaskSpec) fleet.Template {
 			t.Resources, t.Revision = s.Resources, t.Revision+"v"
 			return t

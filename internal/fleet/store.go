@@ -2,6 +2,8 @@ package fleet
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"io"
 	"time"
 )
@@ -92,6 +94,27 @@ type DecisionRecord struct {
 	Plan        []byte    `json:"plan"`
 	State       []byte    `json:"state"` // the planner's state before the decision
 	Changed     bool      `json:"changed"`
+	// Policy is the digest of the policy it was decided under, whose JSON is
+	// kept apart, since it is large and rarely changes: see Journal.Policy.
+	// Empty in records of before it was kept.
+	Policy string `json:"policy,omitempty"`
+	// Version is the planner's that decided; 0: of before it was recorded.
+	Version int `json:"version,omitempty"`
+}
+
+// PolicyDigest names a policy by its JSON: the SHA-256, in hexadecimal.
+func PolicyDigest(policy []byte) string {
+	sum := sha256.Sum256(policy)
+	return hex.EncodeToString(sum[:])
+}
+
+// DecisionFilter selects decisions; zero fields select all. Oldest first.
+type DecisionFilter struct {
+	After   int64     // Seq greater than
+	Since   time.Time // at or after
+	Until   time.Time // at or before
+	Changed bool      // only those that changed something or said something new
+	Limit   int       // 0: 100, largest 10,000
 }
 
 // Event is something the fleet did or that happened to it, for people.
@@ -127,10 +150,16 @@ type EventFilter struct {
 // Journal keeps decisions and events.
 type Journal interface {
 	// AppendDecision stores a decision before it is applied and returns its
-	// Seq. Unchanged decisions may be thinned out by the store.
-	AppendDecision(ctx context.Context, d DecisionRecord) (int64, error)
+	// Seq. Unchanged decisions may be thinned out by the store. policy is the
+	// JSON of the policy it was decided under, from which the store sets
+	// d.Policy; empty: not known. It is kept once for all decisions under it,
+	// and at least as long as one of them is.
+	AppendDecision(ctx context.Context, d DecisionRecord, policy []byte) (int64, error)
 	Decision(ctx context.Context, seq int64) (DecisionRecord, error)
-	Decisions(ctx context.Context, after int64, limit int) ([]DecisionRecord, error)
+	Decisions(ctx context.Context, f DecisionFilter) ([]DecisionRecord, error)
+	// Policy returns the JSON of a policy by its digest, byte for byte as it
+	// was appended; ErrNotFound.
+	Policy(ctx context.Context, digest string) ([]byte, error)
 	AppendEvents(ctx context.Context, ev []Event) ([]Event, error)
 	Events(ctx context.Context, f EventFilter) ([]Event, error)
 	// WakeEvents delivers a value after events were appended; values may be

@@ -186,7 +186,7 @@ func TestFleetRoutes(t *testing.T) {
 	if l := call[v1alpha1.SandboxList](r, "GET", "/v1/sandboxes", nil, 200); len(l.Sandboxes) != 1 || l.Sandboxes[0].State != fleet.SandboxClaimed {
 		t.Errorf("%+v", l)
 	}
-	seq, err := r.store.AppendDecision(context.Background(), fleet.DecisionRecord{At: time.Now(), Observation: []byte(`{"a":1}`), Plan: []byte(`not json`), Changed: true})
+	seq, err := r.store.AppendDecision(context.Background(), fleet.DecisionRecord{At: time.Now(), Observation: []byte(`{"a":1}`), Plan: []byte(`not json`), Changed: true}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

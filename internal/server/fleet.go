@@ -32,7 +32,6 @@ func (s *Server) fleetRoutes(api huma.API) {
 	}}}
 	handle(s, api, events, s.events)
 	handle(s, api, operation(http.MethodGet, v1alpha1.RouteEventExplain, "explainEvent", "Why an event happened", http.StatusNotFound), s.explainEvent)
-	handle(s, api, operation(http.MethodGet, v1alpha1.RouteDecision, "getDecision", "One journaled decision", http.StatusNotFound), s.decision)
 	handle(s, api, operation(http.MethodGet, v1alpha1.RouteVersion, "getVersion", "The server's version"), s.version)
 }
 
@@ -245,14 +244,6 @@ func (s *Server) explainEvent(ctx context.Context, in *seqPath) (*body[v1alpha1.
 		return nil, missing(err, "event", in.Seq)
 	}
 	return reply(v1alpha1.NewExplanationView(e)), nil
-}
-
-func (s *Server) decision(ctx context.Context, in *seqPath) (*body[v1alpha1.DecisionView], error) {
-	d, err := s.Store.Decision(ctx, in.Seq)
-	if err != nil {
-		return nil, missing(err, "decision", in.Seq)
-	}
-	return reply(v1alpha1.NewDecisionView(d)), nil
 }
 
 // missing says in words what was not found.

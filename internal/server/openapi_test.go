@@ -24,6 +24,7 @@ var contract = map[string][]string{
 	v1alpha1.RouteTaskExplain: {"GET"}, v1alpha1.RouteTaskUsage: {"GET"}, v1alpha1.RouteTaskExec: {"GET"},
 	v1alpha1.RouteFleet: {"GET"}, v1alpha1.RouteFleetSpec: {"GET"}, v1alpha1.RouteSandboxes: {"GET"},
 	v1alpha1.RouteEvents: {"GET"}, v1alpha1.RouteEventExplain: {"GET"}, v1alpha1.RouteDecision: {"GET"},
+	v1alpha1.RouteDecisions: {"GET"}, v1alpha1.RoutePolicy: {"GET"},
 	v1alpha1.RouteSchedules: {"GET"}, v1alpha1.RouteSchedule: {"GET", "PUT", "DELETE"}, v1alpha1.RouteVersion: {"GET"},
 	"/healthz": {"GET"}, "/readyz": {"GET"},
 }
@@ -96,7 +97,7 @@ func TestDocumentAndRoutesAgree(t *testing.T) {
 			if _, ok := doc.Paths[path][strings.ToLower(method)]; !ok {
 				t.Errorf("%s %s is not in the document", method, path)
 			}
-			p := strings.NewReplacer("{id}", string(task), "{path}", "a/b", "{seq}", "1", "{name}", "x").Replace(path)
+			p := strings.NewReplacer("{id}", string(task), "{path}", "a/b", "{seq}", "1", "{name}", "x", "{digest}", strings.Repeat("0", 64)).Replace(path)
 			if path == v1alpha1.RouteTaskWait {
 				p += "?timeout=0s"
 			}
@@ -180,12 +181,17 @@ func TestAnswersFitTheDocument(t *testing.T) {
 	}})
 	r.engine.view = fleet.View{At: time.Now(), Pools: []fleet.PoolView{{Pool: "default", Template: "default"}}, Nodes: []fleet.NodeView{{Node: fleet.Node{ID: "host", State: fleet.NodeReady}}}}
 	call[v1alpha1.ScheduleView](r, "PUT", "/v1/schedules/s", v1alpha1.ScheduleSpec{Cron: "* * * * *", Task: echo()}, 200)
+	policy := []byte(`{"min":1}`)
+	if _, err := r.store.AppendDecision(t.Context(), fleet.DecisionRecord{At: time.Now(), Observation: policy, Plan: policy, State: policy, Version: 1}, policy); err != nil {
+		t.Fatal(err)
+	}
 	api := r.api()
 	for path, url := range map[string]string{
 		v1alpha1.RouteTasks: "", v1alpha1.RouteTask: "/v1/tasks/" + string(id), v1alpha1.RouteTaskExplain: "/v1/tasks/" + string(id) + "/explain",
 		v1alpha1.RouteTaskUsage: "/v1/tasks/" + string(id) + "/usage", v1alpha1.RouteArtifacts: "/v1/tasks/" + string(id) + "/artifacts",
 		v1alpha1.RouteFleet: "", v1alpha1.RouteFleetSpec: "", v1alpha1.RouteSandboxes: "", v1alpha1.RouteEvents: "",
 		v1alpha1.RouteSchedules: "", v1alpha1.RouteVersion: "", "/healthz": "",
+		v1alpha1.RouteDecisions: "", v1alpha1.RouteDecision: "/v1/decisions/1", v1alpha1.RoutePolicy: "/v1/policies/" + fleet.PolicyDigest(policy),
 	} {
 		if url == "" {
 			url = path

@@ -60,6 +60,7 @@ func (s *Server) routes() (*http.ServeMux, *huma.OpenAPI, error) {
 	s.fileRoutes(api)
 	s.streamRoutes(api)
 	s.fleetRoutes(api)
+	s.decisionRoutes(api)
 	s.scheduleRoutes(api)
 	s.healthRoutes(api)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.Registry, promhttp.HandlerOpts{

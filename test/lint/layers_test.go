@@ -31,6 +31,7 @@ var layers = []layer{
 	{"internal/dispatch", "L2", []string{"internal/fleet", "internal/plan"}},
 	{"internal/control", "L2", []string{"internal/fleet", "internal/plan", "internal/forecast", "internal/cost", "internal/calendar", "internal/dispatch"}},
 	{"internal/schedule", "L2", []string{"internal/fleet", "internal/calendar", "api/v1alpha1"}},
+	{"internal/replay", "L3", []string{"internal/fleet", "internal/plan", "internal/control"}},
 	{"internal/queue", "adapter", []string{"internal/fleet"}},
 	{"internal/store", "adapter", []string{"internal/fleet"}},
 	{"internal/sandbox", "adapter", []string{"internal/fleet", "internal/protocol", "internal/cgroup"}},

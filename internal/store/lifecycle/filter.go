@@ -41,3 +41,15 @@ func MatchesEvent(f fleet.EventFilter, e fleet.Event) bool {
 	}
 	return true
 }
+
+// MatchesDecision reports whether a filter selects a decision.
+func MatchesDecision(f fleet.DecisionFilter, d fleet.DecisionRecord) bool {
+	switch {
+	case d.Seq <= f.After,
+		!f.Since.IsZero() && d.At.Before(f.Since),
+		!f.Until.IsZero() && d.At.After(f.Until),
+		f.Changed && !d.Changed:
+		return false
+	}
+	return true
+}

@@ -32,6 +32,7 @@ type Store struct {
 	order     int64
 	sandboxes map[fleet.SandboxID]fleet.Sandbox
 	decisions []fleet.DecisionRecord
+	policies  map[string][]byte // by digest
 	events    []fleet.Event
 	watchers  map[chan struct{}]struct{}
 	schedules map[string]fleet.Schedule
@@ -80,7 +81,7 @@ func New(o Options) *Store {
 		tasks: map[fleet.TaskID]*entry{}, keys: map[key]fleet.TaskID{},
 		arrived: map[fleet.PoolKey]int64{}, sandboxes: map[fleet.SandboxID]fleet.Sandbox{},
 		watchers: map[chan struct{}]struct{}{}, schedules: map[string]fleet.Schedule{},
-		settings: map[string][]byte{}, faults: map[string]*fault{},
+		settings: map[string][]byte{}, policies: map[string][]byte{}, faults: map[string]*fault{},
 	}
 }
 

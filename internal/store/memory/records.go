@@ -84,13 +84,17 @@ func (s *Store) Sandboxes(ctx context.Context, goneSince time.Time) ([]fleet.San
 }
 
 // AppendDecision implements fleet.Journal; the fake thins nothing out.
-func (s *Store) AppendDecision(ctx context.Context, d fleet.DecisionRecord) (int64, error) {
+func (s *Store) AppendDecision(ctx context.Context, d fleet.DecisionRecord, policy []byte) (int64, error) {
 	if err := s.begin(ctx, "AppendDecision"); err != nil {
 		return 0, err
 	}
 	defer s.mu.Unlock()
 	d = lifecycle.CloneDecision(d)
-	d.Seq, d.At = int64(len(s.decisions)+1), lifecycle.Clean(d.At)
+	d.Seq, d.At, d.Policy = int64(len(s.decisions)+1), lifecycle.Clean(d.At), ""
+	if len(policy) > 0 {
+		d.Policy = fleet.PolicyDigest(policy)
+		s.policies[d.Policy] = slices.Clone(policy)
+	}
 	s.decisions = append(s.decisions, d)
 	return d.Seq, nil
 }
@@ -108,18 +112,31 @@ func (s *Store) Decision(ctx context.Context, seq int64) (fleet.DecisionRecord, 
 }
 
 // Decisions implements fleet.Journal; oldest first.
-func (s *Store) Decisions(ctx context.Context, after int64, limit int) ([]fleet.DecisionRecord, error) {
+func (s *Store) Decisions(ctx context.Context, f fleet.DecisionFilter) ([]fleet.DecisionRecord, error) {
 	if err := s.begin(ctx, "Decisions"); err != nil {
 		return nil, err
 	}
 	defer s.mu.Unlock()
 	out := []fleet.DecisionRecord{}
 	for _, d := range s.decisions {
-		if d.Seq > after && len(out) < lifecycle.Limit(limit) {
+		if lifecycle.MatchesDecision(f, d) && len(out) < lifecycle.Limit(f.Limit) {
 			out = append(out, lifecycle.CloneDecision(d))
 		}
 	}
 	return out, nil
+}
+
+// Policy implements fleet.Journal; the fake keeps them all.
+func (s *Store) Policy(ctx context.Context, digest string) ([]byte, error) {
+	if err := s.begin(ctx, "Policy"); err != nil {
+		return nil, err
+	}
+	defer s.mu.Unlock()
+	p, ok := s.policies[digest]
+	if !ok {
+		return nil, fmt.Errorf("policy %s: %w", digest, fleet.ErrNotFound)
+	}
+	return slices.Clone(p), nil
 }
 
 // AppendEvents implements fleet.Journal.

@@ -52,7 +52,7 @@ func fill(t *testing.T, db *DB) {
 	}
 	_, err = db.Settle(ctx, got[0].Lease.Task, got[0].Lease.Fence, fleet.Settlement{State: fleet.TaskLost, EndedAt: fixtureTime, Result: fleet.Result{Message: "gone"}})
 	must(err)
-	_, err = db.AppendDecision(ctx, fleet.DecisionRecord{At: fixtureTime, Changed: true, Observation: bytes.Repeat([]byte("o"), 2000), Plan: []byte("{}"), State: []byte("{}")})
+	_, err = db.AppendDecision(ctx, fleet.DecisionRecord{At: fixtureTime, Changed: true, Observation: bytes.Repeat([]byte("o"), 2000), Plan: []byte("{}"), State: []byte("{}"), Version: 7}, []byte(`{"min":1}`))
 	must(err)
 	_, err = db.AppendEvents(ctx, []fleet.Event{{At: fixtureTime, Kind: "hold", Reason: "why"}})
 	must(err)
@@ -82,6 +82,7 @@ func TestMigrations(t *testing.T) {
 				t.Errorf("copies before the migration: %v", b)
 			}
 			checkFilled(t, db)
+			checkPolicy(t, db, m.version)
 			recount(t, db)
 		})
 	}
@@ -107,7 +108,7 @@ func checkFilled(t *testing.T, db *DB) {
 	if boxes, err := db.Sandboxes(ctx, time.Time{}); err != nil || len(boxes) != 2 {
 		t.Errorf("sandboxes: %v, %v", boxes, err)
 	}
-	if d, err := db.Decisions(ctx, 0, 10); err != nil || len(d) != 1 || len(d[0].Observation) != 2000 {
+	if d, err := db.Decisions(ctx, fleet.DecisionFilter{}); err != nil || len(d) != 1 || len(d[0].Observation) != 2000 {
 		t.Errorf("decisions: %v, %v", d, err)
 	}
 	if ev, err := db.Events(ctx, fleet.EventFilter{}); err != nil || len(ev) != 1 || ev[0].Reason != "why" {
@@ -122,6 +123,25 @@ func checkFilled(t *testing.T, db *DB) {
 	again := fleet.Task{Spec: tasks[0].Spec}
 	if out, err := db.Submit(ctx, []fleet.Task{again}); err != nil || out[0].ID != tasks[0].ID {
 		t.Errorf("idempotency key after the migration: %v, %v", out, err)
+	}
+}
+
+// checkPolicy: the first schema kept neither version nor policy.
+func checkPolicy(t *testing.T, db *DB, from int) {
+	t.Helper()
+	all, err := db.Decisions(t.Context(), fleet.DecisionFilter{})
+	if err != nil || len(all) != 1 {
+		t.Fatalf("%d decisions, %v", len(all), err)
+	}
+	d, want := all[0], []byte(`{"min":1}`)
+	if from < 2 {
+		if d.Version != 0 || d.Policy != "" {
+			t.Errorf("version %d, policy %q", d.Version, d.Policy)
+		}
+		return
+	}
+	if got, err := db.Policy(t.Context(), d.Policy); err != nil || !bytes.Equal(got, want) || d.Version != 7 {
+		t.Errorf("version %d, policy %s, %v", d.Version, got, err)
 	}
 }
 

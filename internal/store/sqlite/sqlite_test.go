@@ -146,7 +146,7 @@ func TestThinning(t *testing.T) {
 		db := open(t, filepath.Join(t.TempDir(), "muster.db"), Options{BackupEvery: -1})
 		put := func(changed bool) int64 {
 			t.Helper()
-			seq, err := db.AppendDecision(t.Context(), fleet.DecisionRecord{At: time.Now(), Changed: changed, Plan: []byte("p")})
+			seq, err := db.AppendDecision(t.Context(), fleet.DecisionRecord{At: time.Now(), Changed: changed, Plan: []byte("p")}, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -177,12 +177,12 @@ func TestThinning(t *testing.T) {
 func TestRetention(t *testing.T) {
 	db := open(t, filepath.Join(t.TempDir(), "muster.db"), Options{BackupEvery: -1, Events: 100, Decisions: 50, ThinDecisions: -1})
 	ctx := t.Context()
-	for range 30 {
+	for i := range 30 {
 		if _, err := db.AppendEvents(ctx, make([]fleet.Event, 50)); err != nil {
 			t.Fatal(err)
 		}
 		for range 20 {
-			if _, err := db.AppendDecision(ctx, fleet.DecisionRecord{At: time.Now()}); err != nil {
+			if _, err := db.AppendDecision(ctx, fleet.DecisionRecord{At: time.Now()}, fmt.Appendf(nil, `{"min":%d}`, i)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -191,9 +191,17 @@ func TestRetention(t *testing.T) {
 	if err != nil || len(ev) < 100 || len(ev) > 100+256 || ev[len(ev)-1].Seq != 1500 {
 		t.Errorf("%d events are kept, %v", len(ev), err)
 	}
-	d, err := db.Decisions(ctx, 0, 10_000)
+	d, err := db.Decisions(ctx, fleet.DecisionFilter{Limit: 10_000})
 	if err != nil || len(d) < 50 || len(d) > 50+256 || d[len(d)-1].Seq != 600 {
 		t.Errorf("%d decisions are kept, %v", len(d), err)
+	}
+	for _, x := range d {
+		if _, err := db.Policy(ctx, x.Policy); err != nil {
+			t.Fatalf("the policy of decision %d: %v", x.Seq, err)
+		}
+	}
+	if _, err := db.Policy(ctx, fleet.PolicyDigest([]byte(`{"min":0}`))); !errors.Is(err, fleet.ErrNotFound) {
+		t.Errorf("a policy that no decision is under any more is kept: %v", err)
 	}
 }
 

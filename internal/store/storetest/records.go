@@ -99,7 +99,7 @@ func testDecisions(f *fixture) {
 	for i := range 5 {
 		seq, err := f.s.AppendDecision(f.ctx, fleet.DecisionRecord{
 			At: time.Now(), Changed: true, Observation: large, Plan: []byte{byte(i)}, State: []byte{},
-		})
+		}, nil)
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -118,17 +118,105 @@ func testDecisions(f *fixture) {
 	}
 	_, err = f.s.Decision(f.ctx, seqs[4]+100)
 	f.is(err, fleet.ErrNotFound, "absent decision")
-	after, err := f.s.Decisions(f.ctx, seqs[1], 2)
+	after, err := f.s.Decisions(f.ctx, fleet.DecisionFilter{After: seqs[1], Limit: 2})
 	if err != nil || len(after) != 2 || after[0].Seq != seqs[2] || after[1].Seq != seqs[3] {
 		f.Errorf("decisions after %d: %d of them, %v", seqs[1], len(after), err)
 	}
 	// An unchanged one may be left out; its seq still leads to an equal plan.
-	seq, err := f.s.AppendDecision(f.ctx, fleet.DecisionRecord{At: time.Now().Add(-time.Minute), Observation: large, Plan: []byte{4}, State: []byte{}})
+	seq, err := f.s.AppendDecision(f.ctx, fleet.DecisionRecord{At: time.Now().Add(-time.Minute), Observation: large, Plan: []byte{4}, State: []byte{}}, nil)
 	if err != nil {
 		f.Fatal(err)
 	}
 	if d, err = f.s.Decision(f.ctx, seq); err != nil || d.Plan[0] != 4 {
 		f.Errorf("unchanged decision %d: %+v, %v", seq, d.Plan, err)
+	}
+}
+
+func testListDecisions(f *fixture) {
+	var all []fleet.DecisionRecord
+	for i := range 6 {
+		d := fleet.DecisionRecord{At: time.Now().UTC(), Changed: i%2 == 0, Observation: []byte("{}"), Plan: []byte("{}"), State: []byte("{}")}
+		var err error
+		if d.Seq, err = f.s.AppendDecision(f.ctx, d, nil); err != nil {
+			f.Fatal(err)
+		}
+		all = append(all, d)
+		time.Sleep(time.Minute) // no store thins out over so long
+	}
+	list := func(fl fleet.DecisionFilter, want ...int) {
+		f.Helper()
+		got, err := f.s.Decisions(f.ctx, fl)
+		if err != nil {
+			f.Fatal(err)
+		}
+		exp := []fleet.DecisionRecord{}
+		for _, i := range want {
+			exp = append(exp, all[i])
+		}
+		f.same("decisions", exp, got)
+	}
+	list(fleet.DecisionFilter{}, 0, 1, 2, 3, 4, 5)
+	list(fleet.DecisionFilter{After: all[1].Seq, Limit: 3}, 2, 3, 4)
+	list(fleet.DecisionFilter{Since: all[2].At}, 2, 3, 4, 5)
+	list(fleet.DecisionFilter{Since: all[2].At.Add(1)}, 3, 4, 5)
+	list(fleet.DecisionFilter{Until: all[2].At}, 0, 1, 2)
+	list(fleet.DecisionFilter{Until: all[2].At.Add(-1)}, 0, 1)
+	list(fleet.DecisionFilter{Since: time.Unix(0, 0).AddDate(-1000, 0, 0), Until: time.Now().AddDate(5000, 0, 0)}, 0, 1, 2, 3, 4, 5)
+	list(fleet.DecisionFilter{Changed: true}, 0, 2, 4)
+	list(fleet.DecisionFilter{Changed: true, Since: all[1].At, Until: all[4].At, After: all[2].Seq}, 4)
+	list(fleet.DecisionFilter{After: all[5].Seq})
+}
+
+func testPolicies(f *fixture) {
+	policies := [][]byte{[]byte(`{"min":1}`), append([]byte(`{"large":"`), append(make([]byte, 5000), `"}`...)...), nil}
+	seqs := make([]int64, 0, len(policies))
+	for i := range 2 * len(policies) {
+		policy := policies[i%len(policies)]
+		seq, err := f.s.AppendDecision(f.ctx, fleet.DecisionRecord{
+			At: time.Now(), Changed: true, Observation: []byte("{}"), Plan: []byte("{}"), State: []byte("{}"), Policy: "overruled", Version: i,
+		}, policy)
+		if err != nil {
+			f.Fatal(err)
+		}
+		seqs = append(seqs, seq)
+		time.Sleep(time.Second)
+	}
+	check := func() {
+		f.Helper()
+		listed, err := f.s.Decisions(f.ctx, fleet.DecisionFilter{})
+		if err != nil || len(listed) != len(seqs) {
+			f.Fatalf("%d decisions, %v", len(listed), err)
+		}
+		for i, seq := range seqs {
+			d, err := f.s.Decision(f.ctx, seq)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.same("listed", listed[i], d)
+			policy := policies[i%len(policies)]
+			if policy == nil {
+				if d.Policy != "" {
+					f.Errorf("decision %d without a policy has %q", seq, d.Policy)
+				}
+				continue
+			}
+			if d.Version != i || d.Policy != fleet.PolicyDigest(policy) {
+				f.Errorf("decision %d: version %d, policy %q", seq, d.Version, d.Policy)
+			}
+			got, err := f.s.Policy(f.ctx, d.Policy)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.same("policy", policy, got)
+		}
+	}
+	check()
+	_, err := f.s.Policy(f.ctx, fleet.PolicyDigest([]byte("another")))
+	f.is(err, fleet.ErrNotFound, "absent policy")
+	if f.Reopen != nil {
+		s := f.Reopen(f.T)
+		f.s, f.q = s.Store, s.Queue
+		check()
 	}
 }
 

@@ -58,6 +58,8 @@ func Run(t *testing.T, open Factory) {
 		{"a claim is not written over", Options{}, testOverlook},
 		{"a used sandbox is not used again", Options{}, testUsedOnce},
 		{"decisions", Options{}, testDecisions},
+		{"list decisions", Options{}, testListDecisions},
+		{"policies", Options{}, testPolicies},
 		{"events", Options{}, testEvents},
 		{"wake events", Options{}, testWakeEvents},
 		{"schedules", Options{}, testSchedules},
