@@ -29,7 +29,7 @@ type lastDecision struct {
 func (db *DB) AppendDecision(ctx context.Context, d fleet.DecisionRecord) (int64, error) {
 	parts := [3][]byte{pack(d.Observation), pack(d.Plan), pack(d.State)}
 	var seq int64
-	err := db.write(ctx, "append decision", false, func(t *tx) error {
+	err := db.write(ctx, "append decision", patient, func(t *tx) error {
 		if last := db.last; !d.Changed && last.seq > 0 {
 			if age := d.At.Sub(last.at); age >= 0 && age < db.opt.ThinDecisions {
 				seq = last.seq
@@ -117,7 +117,7 @@ func (db *DB) AppendEvents(ctx context.Context, ev []fleet.Event) ([]fleet.Event
 		return []fleet.Event{}, ctx.Err()
 	}
 	out := slices.Clone(ev)
-	err := db.write(ctx, "append events", false, func(t *tx) error {
+	err := db.write(ctx, "append events", patient, func(t *tx) error {
 		for i := range out {
 			e := &out[i]
 			e.At, e.Seq = lifecycle.Clean(e.At), 0
