@@ -144,6 +144,11 @@ func (e *Engine) Run(ctx context.Context) error {
 	e.tick(ctx)
 	e.wg.Go(func() { e.shareWakes(ctx) })
 	e.wg.Go(func() { e.watchExits(ctx) })
+	e.wg.Go(func() {
+		if err := e.sweep(ctx); err != nil && ctx.Err() == nil {
+			e.c.Logger.Warn("cannot remove what pruned tasks left; the next start tries again", "error", err)
+		}
+	})
 	e.wg.Go(func() { _ = e.dispatch.Run(ctx) }) // never fails
 	e.loop(ctx)
 	e.wg.Wait()
