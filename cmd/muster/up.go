@@ -123,7 +123,7 @@ func loadFleet(file, dir string) (*v1alpha1.Fleet, string, error) {
 		return nil, "", fmt.Errorf("fleet %s: %w", from, err)
 	}
 	if file != "" {
-		if err := writeAtomic(kept, raw); err != nil {
+		if err := writePrivate(kept, raw); err != nil {
 			return nil, "", fmt.Errorf("keep the fleet: %w", err)
 		}
 	}
