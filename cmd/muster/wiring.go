@@ -116,7 +116,6 @@ func (d *daemon) wire() error {
 	if err != nil {
 		return err
 	}
-	d.cron = schedule.New(schedule.Config{Store: d.db, Submit: d.submitScheduled, Events: d.db, Logger: c.log})
 	d.server, err = server.New(server.Config{
 		Store: d.db, Archive: d.archive, Engine: d.control, Fleet: func() *v1alpha1.Fleet { return c.fleet },
 		Token: d.token, Version: version(), Logger: c.log, Ready: d.isReady, Registry: registry,
@@ -124,6 +123,7 @@ func (d *daemon) wire() error {
 	if err != nil {
 		return err
 	}
+	d.cron = schedule.New(schedule.Config{Store: d.db, Submit: d.server.SubmitScheduled, Events: d.db, Logger: c.log})
 	return nil
 }
 
