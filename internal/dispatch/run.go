@@ -233,6 +233,7 @@ func (r *run) abandon(why string) {
 // fail settles the task as ended without a report.
 func (r *run) fail(reason fleet.TaskReason, msg string) {
 	u, _ := r.usage(r.d.base) // best effort: it may be gone
+	u.MilliCPUNow = 0
 	n, _ := r.d.Archive.LogSize(r.task.ID, r.lease.Attempt)
 	t, err := r.d.Tasks.Settle(r.d.base, r.task.ID, r.lease.Fence, fleet.Settlement{
 		State: StateOf(reason), Phases: r.task.Phases, EndedAt: r.d.Clock(),

@@ -104,6 +104,7 @@ func (s *sink) Done(rep fleet.RunReport) error {
 }
 
 func (r *run) settlement(rep fleet.RunReport, reason fleet.TaskReason, u fleet.Usage) fleet.Settlement {
+	u.MilliCPUNow = 0 // it is over
 	logBytes, _ := r.d.Archive.LogSize(r.task.ID, r.lease.Attempt)
 	p := r.task.Phases
 	r.acceptedAt(r.task.ClaimedAt)
