@@ -158,7 +158,7 @@ const (
 	mostFrames = 8192
 	// lull is how long nothing is to be committed before the log is moved;
 	// after lulls of them it is moved anyway.
-	lull, lulls = 50 * time.Millisecond, 10
+	lull, lulls = 50 * time.Millisecond, 4
 )
 
 func (db *DB) openMover() error {
