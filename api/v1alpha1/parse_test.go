@@ -250,6 +250,21 @@ func TestHostileYAML(t *testing.T) {
 	}
 }
 
+func TestWebhooks(t *testing.T) {
+	for text, want := range map[string]string{
+		"{secrets: {env: true}, webhooks: {secret: HOOK_KEY}}":    "",
+		"{secrets: {env: true}, webhooks: {secret: \"no name\"}}": `"no name" cannot be one`,
+		"{webhooks: {secret: HOOK_KEY}}":                          "spec.secrets.dir or spec.secrets.env",
+		"{webhooks: {key: x}}":                                    "is not a field",
+	} {
+		_, err := ParseFleet([]byte("apiVersion: muster.dev/v1alpha1\nkind: Fleet\nmetadata: {name: f}\nspec: " +
+			strings.Replace(text, "{", "{templates: [{name: default}], ", 1)))
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
+}
+
 func FuzzParseDocuments(f *testing.F) {
 	f.Add([]byte(complete))
 	files, _ := filepath.Glob("testdata/bad/*.yaml")

@@ -35,6 +35,7 @@ type FleetSpec struct {
 	Cost      Cost       `json:"cost,omitempty"`
 	Tenants   []Tenant   `json:"tenants,omitempty"`
 	Secrets   Secrets    `json:"secrets,omitempty"`
+	Webhooks  Webhooks   `json:"webhooks,omitempty"`
 	Retention Retention  `json:"retention,omitempty"`
 }
 
@@ -168,6 +169,14 @@ type Secrets struct {
 	// Env allows secrets from the control plane's environment, as
 	// MUSTER_SECRET_<NAME>.
 	Env bool `json:"env,omitempty"`
+}
+
+// Webhooks says how the addresses that tasks name are told of their end.
+type Webhooks struct {
+	// Secret names the secret that deliveries are signed with, in the header
+	// Muster-Signature. It is read for each, and no task can have it. Empty:
+	// they are not signed.
+	Secret string `json:"secret,omitempty"`
 }
 
 // Retention says how long finished tasks are kept. Default 720h; "0" keeps

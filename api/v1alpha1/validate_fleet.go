@@ -48,6 +48,14 @@ func (f *Fleet) validate(ps *problems) {
 	if s.Secrets.Dir != "" {
 		absolute(ps, "spec.secrets.dir", s.Secrets.Dir)
 	}
+	if n := s.Webhooks.Secret; n != "" {
+		switch {
+		case !isSecretName(n):
+			ps.addf("spec.webhooks.secret", secretName, "%q cannot be one", clip(n))
+		case s.Secrets.Dir == "" && !s.Secrets.Env:
+			ps.addf("spec.webhooks.secret", "spec.secrets.dir or spec.secrets.env as well", "names a secret, and there are none")
+		}
+	}
 	ps.duration("spec.retention.tasks", s.Retention.Tasks, time.Minute, 3660*day, "ever")
 }
 

@@ -152,6 +152,11 @@ func (s *TaskSpec) validateCommand(ps *problems, field string) {
 	ps.payload(field, s.Env, s.Command, s.Setup, []string{s.Prompt})
 }
 
+// secretName is what the name of a secret should be.
+const secretName = "the name of a secret: letters, digits and \"_\", not beginning with a digit"
+
+func isSecretName(n string) bool { return envSyntax.MatchString(n) && len(n) <= 128 }
+
 func (s *TaskSpec) validateSecrets(ps *problems, field string) {
 	field = sub(field, "secrets")
 	if len(s.Secrets) > 100 {
@@ -161,8 +166,8 @@ func (s *TaskSpec) validateSecrets(ps *problems, field string) {
 	seen := map[string]bool{}
 	for i, n := range s.Secrets {
 		switch {
-		case !envSyntax.MatchString(n) || len(n) > 128:
-			ps.addf(at(field, i), "the name of a secret: letters, digits and \"_\", not beginning with a digit", "%q cannot be one", clip(n))
+		case !isSecretName(n):
+			ps.addf(at(field, i), secretName, "%q cannot be one", clip(n))
 		case strings.HasPrefix(n, "MUSTER_"):
 			ps.addf(at(field, i), "another name", "names beginning with MUSTER_ are set by muster")
 		case seen[n]:

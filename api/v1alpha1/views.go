@@ -68,6 +68,7 @@ type PhasesView struct {
 type UsageView struct {
 	At                  time.Time `json:"at,omitzero"`
 	CPUSeconds          float64   `json:"cpuSeconds"`
+	CPUNow              float64   `json:"cpuNow,omitempty" doc:"Processors in use over the last moment"`
 	CPUThrottledSeconds float64   `json:"cpuThrottledSeconds"`
 	MemoryBytes         int64     `json:"memoryBytes"`
 	MemoryPeakBytes     int64     `json:"memoryPeakBytes"`
@@ -127,7 +128,7 @@ func newPhasesView(p fleet.Phases) PhasesView {
 // NewUsageView shows what a sandbox used.
 func NewUsageView(u fleet.Usage) UsageView {
 	return UsageView{
-		At: u.At, CPUSeconds: u.CPU.Seconds(), CPUThrottledSeconds: u.CPUThrottled.Seconds(),
+		At: u.At, CPUSeconds: u.CPU.Seconds(), CPUNow: float64(u.MilliCPUNow) / 1000, CPUThrottledSeconds: u.CPUThrottled.Seconds(),
 		MemoryBytes: u.MemoryBytes, MemoryPeakBytes: u.MemoryPeakBytes, MemoryByteSeconds: u.MemoryByteSeconds,
 		Pids: u.Pids, PidsPeak: u.PidsPeak, IOReadBytes: u.IOReadBytes, IOWriteBytes: u.IOWriteBytes,
 		DiskBytes: u.DiskBytes, NetSentBytes: u.NetSentBytes, NetReceivedBytes: u.NetReceivedBytes,

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -101,20 +100,5 @@ func saveArtifact(ctx context.Context, c *client.Client, id fleet.TaskID, root *
 	if err := root.MkdirAll(filepath.Dir(local), 0o777); err != nil {
 		return err
 	}
-	part := local + ".part"
-	f, err := root.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o666)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(f, r)
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = root.Rename(part, local)
-	}
-	if err != nil {
-		_ = root.Remove(part)
-	}
-	return err
+	return writeWhole(root, local, 0o666, r)
 }

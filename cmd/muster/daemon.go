@@ -136,7 +136,7 @@ func (d *daemon) run(ctx context.Context) error {
 		}
 	})
 	var err error
-	if err = writeAtomic(filepath.Join(d.cfg.dir, "address"), []byte(d.address()+"\n")); err != nil {
+	if err = writePrivate(filepath.Join(d.cfg.dir, "address"), []byte(d.address()+"\n")); err != nil {
 		failed <- fmt.Errorf("write the address: %w", err)
 	}
 	spawn("fleet", d.control.Run)

@@ -26,27 +26,6 @@ func prepareDataDir(flag string) (string, error) {
 	return dir, nil
 }
 
-// writeAtomic writes a private file so that a reader sees the old or the new
-// content, never a part.
-func writeAtomic(path string, b []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // a no-op after the rename
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
-}
-
 // loadToken reads the API token, making one on the first start.
 func loadToken(dir string) (string, error) {
 	path := filepath.Join(dir, "token")
@@ -64,7 +43,7 @@ func loadToken(dir string) (string, error) {
 	var raw [24]byte
 	_, _ = rand.Read(raw[:]) // never fails
 	tok := hex.EncodeToString(raw[:])
-	if err := writeAtomic(path, []byte(tok+"\n")); err != nil {
+	if err := writePrivate(path, []byte(tok+"\n")); err != nil {
 		return "", fmt.Errorf("write the token: %w", err)
 	}
 	return tok, nil

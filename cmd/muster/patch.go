@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -81,7 +80,10 @@ func runPatch(ctx context.Context, s *shell, c *client.Client, id fleet.TaskID, 
 		}
 		return nil
 	}
-	return writeFile(to, r)
+	if err := writeFile(to, 0o666, r); err != nil {
+		return fmt.Errorf("write %s: %w", to, err)
+	}
+	return nil
 }
 
 // noPatch says why there is none.
@@ -99,25 +101,4 @@ func noPatch(ctx context.Context, c *client.Client, id fleet.TaskID, err error) 
 		return &client.Error{Text: fmt.Sprintf("%s has no patch: %s", label(t), t.PatchNote), Cause: err}
 	}
 	return &client.Error{Text: fmt.Sprintf("%s has no patch: it changed nothing", label(t)), Cause: err}
-}
-
-// writeFile writes r to a file whole or not at all.
-func writeFile(name string, r io.Reader) error {
-	part := name + ".part"
-	f, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o666)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(f, r)
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(part, name)
-	}
-	if err != nil {
-		_ = os.Remove(part)
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	return nil
 }

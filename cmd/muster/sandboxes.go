@@ -16,8 +16,9 @@ func newSandboxesCommand(s *shell) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "sandboxes",
 		Short: "List sandboxes with their isolation and use",
-		Long: `List the sandboxes that exist: their pool, state and task, what each uses, and how
-it is confined. -o wide adds the isolation as it was observed after the start,
+		Long: `List the sandboxes that exist: their pool, state and task, what each uses now
+(processors, memory and its peak, processes; read from the host), and how it is
+confined. -o wide adds the isolation as it was observed after the start,
 and what this host could not give.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -53,7 +54,8 @@ func printSandboxes(s *shell, list []v1alpha1.SandboxView, format string) error 
 	}
 	columns := []terminal.Column{
 		{Title: "ID"}, {Title: "POOL", Flex: true, Least: 8}, {Title: "STATE"}, {Title: "AGE", Right: true}, {Title: "TASK"},
-		{Title: "RUNTIME"}, {Title: "CPU", Right: true}, {Title: "MEMORY", Right: true}, {Title: "PIDS", Right: true},
+		{Title: "RUNTIME"}, {Title: "CPU", Right: true}, {Title: "CPU TIME", Right: true},
+		{Title: "MEMORY", Right: true}, {Title: "PEAK", Right: true}, {Title: "PIDS", Right: true},
 	}
 	if format == formatWide {
 		columns = append(columns, terminal.Column{Title: "IMAGE"}, terminal.Column{Title: "ISOLATION"}, terminal.Column{Title: "NETWORK"},
@@ -65,7 +67,8 @@ func printSandboxes(s *shell, list []v1alpha1.SandboxView, format string) error 
 	}
 	for _, v := range list {
 		row := terminal.Text(string(v.ID), string(v.Pool), string(v.State), terminal.Age(s.now().Sub(v.CreatedAt).Truncate(time.Second)), string(v.Task),
-			string(v.Isolation.Runtime), fmt.Sprintf("%.2fs", v.Usage.CPUSeconds), terminal.Bytes(v.Usage.MemoryBytes), fmt.Sprint(v.Usage.Pids))
+			string(v.Isolation.Runtime), fmt.Sprintf("%.2f", v.Usage.CPUNow), fmt.Sprintf("%.2fs", v.Usage.CPUSeconds),
+			terminal.Bytes(v.Usage.MemoryBytes), terminal.Bytes(v.Usage.MemoryPeakBytes), fmt.Sprint(v.Usage.Pids))
 		switch v.State {
 		case fleet.SandboxReady:
 			row[2].Style = "32"

@@ -144,7 +144,7 @@ func loadFleet(file, dir string) (*v1alpha1.Fleet, string, error) {
 		return nil, "", withHint(fmt.Errorf("fleet %s: %w", from, err), "every sandbox of the template would fail to start; create it, or take the mount out")
 	}
 	if file != "" {
-		if err := writeAtomic(kept, raw); err != nil {
+		if err := writePrivate(kept, raw); err != nil {
 			return nil, "", fmt.Errorf("keep the fleet: %w", err)
 		}
 	}

@@ -107,16 +107,15 @@ func (d *daemon) wire() error {
 	if err != nil {
 		return err
 	}
-	d.hooks = webhook.New(webhook.Options{Tasks: d.db, Logger: c.log, UserAgent: "muster/" + version()})
+	d.hooks = webhook.New(webhook.Options{Tasks: d.db, Logger: c.log, UserAgent: "muster/" + version(), Key: webhookKey(c.fleet, secrets)})
 	d.control, err = control.New(control.Config{
-		Store: d.db, Queue: d.db.Queue(), Archive: d.archive, Sandboxes: d.boxes, Nodes: nodes, Secrets: secrets,
+		Store: d.db, Queue: d.db.Queue(), Archive: d.archive, Sandboxes: d.boxes, Nodes: nodes, Secrets: forTasks{secrets, c.fleet.Spec.Webhooks.Secret},
 		Spec: spec, Variant: v1alpha1.Variant, Logger: c.log, Consumer: fmt.Sprintf("muster/%d", os.Getpid()),
 		Visibility: visibility, ParallelStarts: c.parallel, Observe: listeners{meter, d.hooks},
 	})
 	if err != nil {
 		return err
 	}
-	d.cron = schedule.New(schedule.Config{Store: d.db, Submit: d.submitScheduled, Events: d.db, Logger: c.log})
 	d.server, err = server.New(server.Config{
 		Store: d.db, Archive: d.archive, Engine: d.control, Fleet: func() *v1alpha1.Fleet { return c.fleet },
 		Token: d.token, Version: version(), Logger: c.log, Ready: d.isReady, Registry: registry,
@@ -124,7 +123,35 @@ func (d *daemon) wire() error {
 	if err != nil {
 		return err
 	}
+	d.cron = schedule.New(schedule.Config{Store: d.db, Submit: d.server.SubmitScheduled, Events: d.db, Logger: c.log})
 	return nil
+}
+
+// webhookKey reads the key that webhooks are signed with, each time anew; nil
+// when they are not to be signed.
+func webhookKey(f *v1alpha1.Fleet, secrets fleet.Secrets) func(context.Context) ([]byte, error) {
+	name := f.Spec.Webhooks.Secret
+	if name == "" {
+		return nil
+	}
+	return func(ctx context.Context) ([]byte, error) {
+		v, err := secrets.Secret(ctx, name)
+		return []byte(v), err
+	}
+}
+
+// forTasks is the secrets that tasks may name: all but the key of webhooks.
+type forTasks struct {
+	fleet.Secrets
+	but string
+}
+
+// Secret implements fleet.Secrets.
+func (s forTasks) Secret(ctx context.Context, name string) (string, error) {
+	if name == s.but {
+		return "", fmt.Errorf("secret %q signs webhooks and is not for tasks: %w", name, fleet.ErrNotFound)
+	}
+	return s.Secrets.Secret(ctx, name)
 }
 
 // controlSpec is the fleet as the loop wants it.

@@ -84,7 +84,7 @@ func (a *Archive) Close() error {
 	return errors.Join(append(errs, a.root.Close())...)
 }
 
-// Tasks calls f with every task that has left something, in no order.
+// Tasks implements fleet.Archive.
 func (a *Archive) Tasks(f func(fleet.TaskID) error) error {
 	shards, err := fs.ReadDir(a.root.FS(), ".")
 	if err != nil {

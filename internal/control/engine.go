@@ -145,6 +145,11 @@ func (e *Engine) Run(ctx context.Context) error {
 	e.tick(ctx)
 	e.wg.Go(func() { e.shareWakes(ctx) })
 	e.wg.Go(func() { e.watchExits(ctx) })
+	e.wg.Go(func() {
+		if err := e.sweep(ctx); err != nil && ctx.Err() == nil {
+			e.c.Logger.Warn("cannot remove what pruned tasks left; the next start tries again", "error", err)
+		}
+	})
 	e.wg.Go(func() { _ = e.dispatch.Run(ctx) }) // never fails
 	e.loop(ctx)
 	e.wg.Wait()
@@ -184,9 +189,30 @@ func (e *Engine) loop(ctx context.Context) {
 			return
 		case <-tick.C:
 			e.keepHouse(ctx)
+			continue
 		case <-e.wake:
 		case <-changed:
 		}
+		if !e.makeWay(ctx) {
+			return
+		}
+	}
+}
+
+// makeWay waits a moment where sandboxes are ready: a task that has just come
+// starts on the processors that a decision and its starts would take, and the
+// decision then is about what has become of it. False when ctx has ended.
+func (e *Engine) makeWay(ctx context.Context) bool {
+	if e.registry.Slots() == nil {
+		return true
+	}
+	t := time.NewTimer(e.c.Gap)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
 	}
 }
 
@@ -202,6 +228,9 @@ func (e *Engine) tick(ctx context.Context) bool {
 	}
 	now := wall(e.c.Clock())
 	snap := e.observe(ctx, now, &spec)
+	if h, ok := e.c.Sandboxes.(fleet.Hurrier); ok {
+		h.Hurry(tasksWait(&snap.o))
+	}
 	asJournaled(&snap.o)
 	// What is decided stays in the decider's memory for two decisions: this one
 	// is e.last until the next one is.
@@ -231,6 +260,22 @@ func (e *Engine) tick(ctx context.Context) bool {
 	e.ready = true
 	e.mu.Unlock()
 	return p.Changed()
+}
+
+// tasksWait reports whether more tasks are due somewhere than sandboxes ready.
+func tasksWait(o *plan.Observation) bool {
+	ready := map[fleet.PoolKey]int{}
+	for i := range o.Pools {
+		ready[o.Pools[i].Key] = o.Pools[i].Ready
+	}
+	for i := range o.Queues {
+		for _, d := range o.Queues[i].Pools {
+			if d.Backlog > ready[d.Pool] {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // pace is the gap before the next decision: short, so that a burst is met at

@@ -3,6 +3,7 @@ package control
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -226,6 +227,30 @@ func TestExpiredAndPrunedTasks(t *testing.T) {
 		sleep(3 * time.Hour)
 		if left, _ := w.store.Tasks(t.Context(), fleet.TaskFilter{}); len(left) != 0 {
 			t.Errorf("%d tasks are left after their retention", len(left))
+		}
+		w.end()
+	})
+}
+
+// TestSweep: what a task left that the store does not know any more goes on the
+// next start, and nothing else does.
+func TestSweep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, fake.Options{})
+		known, pruned := w.submit(1)[0].ID, fleet.NewTaskID(time.Now())
+		for _, id := range []fleet.TaskID{known, pruned} {
+			if _, err := w.archive.PutFile(id, "patch", strings.NewReader("x")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.up()
+		sleep(time.Second)
+		var left []fleet.TaskID
+		if err := w.archive.Tasks(func(id fleet.TaskID) error { left = append(left, id); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(left, []fleet.TaskID{known}) {
+			t.Errorf("left %v, want %s only", left, known)
 		}
 		w.end()
 	})

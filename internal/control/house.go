@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -70,6 +71,18 @@ func (e *Engine) prune(ctx context.Context, now time.Time) {
 			e.c.Logger.Warn("cannot remove what a pruned task left", "task", id, "error", err)
 		}
 	}
+}
+
+// sweep removes what tasks have left that the store does not know any more: a
+// kill between pruning a task and removing what it left. A task is stored
+// before it can leave anything.
+func (e *Engine) sweep(ctx context.Context) error {
+	return e.c.Archive.Tasks(func(id fleet.TaskID) error {
+		if _, err := e.c.Store.Task(ctx, id); !errors.Is(err, fleet.ErrNotFound) {
+			return errors.Join(ctx.Err(), err)
+		}
+		return e.c.Archive.Remove(id)
+	})
 }
 
 // forget drops what is remembered of pools that are no longer there: variants

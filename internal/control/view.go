@@ -83,6 +83,11 @@ func (e *Engine) Usage(ctx context.Context, id fleet.TaskID) (fleet.Usage, error
 	return e.dispatch.Usage(ctx, id)
 }
 
+// SandboxUsage is what a sandbox uses now, read from outside it.
+func (e *Engine) SandboxUsage(ctx context.Context, id fleet.SandboxID) (fleet.Usage, error) {
+	return e.c.Sandboxes.Usage(ctx, id)
+}
+
 // ExplainEvent returns an event with the decision it came from.
 func (e *Engine) ExplainEvent(ctx context.Context, seq int64) (fleet.Explanation, error) {
 	found, err := e.c.Store.Events(ctx, fleet.EventFilter{After: seq - 1, Limit: 1})

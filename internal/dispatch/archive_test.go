@@ -48,6 +48,7 @@ func (s *shelf) log(id fleet.TaskID, attempt int) string {
 func (s *shelf) ReadLog(fleet.TaskID, int, int64, func(fleet.LogRecord) error) error { return nil }
 func (s *shelf) WatchLog(fleet.TaskID, int) (<-chan struct{}, func())                { return nil, func() {} }
 func (s *shelf) EndLog(fleet.TaskID, int) error                                      { return nil }
+func (s *shelf) Tasks(func(fleet.TaskID) error) error                                { return nil }
 
 func (s *shelf) PutFile(id fleet.TaskID, name string, r io.Reader) (int64, error) {
 	b, err := io.ReadAll(r)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -49,8 +51,10 @@ type Dispatcher struct {
 
 	mu   sync.Mutex
 	runs map[fleet.TaskID]*run
-	wg   sync.WaitGroup
-	halt bool // lease nothing more
+	// cancelled holds who cancelled a task between its claim and its run.
+	cancelled map[fleet.TaskID]string
+	wg        sync.WaitGroup
+	halt      bool // lease nothing more
 }
 
 // New returns a Dispatcher; Run starts it.
@@ -68,7 +72,7 @@ func New(c Config) *Dispatcher {
 		c.Grace = 10 * time.Second
 	}
 	base, stop := context.WithCancel(context.Background())
-	return &Dispatcher{Config: c, base: base, stop: stop, runs: map[fleet.TaskID]*run{}}
+	return &Dispatcher{Config: c, base: base, stop: stop, runs: map[fleet.TaskID]*run{}, cancelled: map[fleet.TaskID]string{}}
 }
 
 // Run leases and runs tasks until ctx ends. It returns once every goroutine of
@@ -121,56 +125,6 @@ func (d *Dispatcher) Active() int {
 	return n
 }
 
-// leaseAll leases as many tasks as there are ready sandboxes and claims one
-// for each.
-func (d *Dispatcher) leaseAll(ctx context.Context) {
-	d.mu.Lock()
-	halt := d.halt
-	d.mu.Unlock()
-	for !halt && ctx.Err() == nil {
-		slots := d.Registry.Slots()
-		if len(slots) == 0 {
-			return
-		}
-		got, err := d.Queue.Lease(ctx, fleet.LeaseRequest{Slots: slots, Visibility: d.Visibility, Consumer: d.Consumer})
-		if err != nil {
-			if ctx.Err() == nil {
-				d.Logger.Warn("cannot lease; trying again on the next tick", "error", err)
-			}
-			return
-		}
-		if len(got) == 0 {
-			return
-		}
-		for _, dl := range got {
-			d.begin(dl)
-		}
-	}
-}
-
-// begin claims a sandbox for a leased task.
-func (d *Dispatcher) begin(dl fleet.Delivery) {
-	box, ok := d.Registry.take(dl.Task.Spec.Pool)
-	if !ok {
-		// The sandbox was drained between counting and taking.
-		d.nack(dl.Lease, 0, "no sandbox was ready any more")
-		return
-	}
-	r := newRun(d, dl.Task, dl.Lease, box.Spec.ID)
-	if !d.add(r) {
-		d.Registry.release(box.Spec.ID)
-		d.nack(dl.Lease, 0, "an earlier attempt is still being ended")
-		return
-	}
-	d.wg.Go(func() { r.start(box) })
-}
-
-func (d *Dispatcher) nack(l fleet.Lease, delay time.Duration, why string) {
-	if err := d.Queue.Nack(d.base, l, delay, why); err != nil && !errors.Is(err, fleet.ErrFenced) {
-		d.Logger.Warn("cannot return a task to its queue; its lease will run out", "task", l.Task, "error", err)
-	}
-}
-
 // add registers a run; false when the task has one already.
 func (d *Dispatcher) add(r *run) bool {
 	d.mu.Lock()
@@ -179,6 +133,10 @@ func (d *Dispatcher) add(r *run) bool {
 		return false
 	}
 	d.runs[r.task.ID] = r
+	if by, ok := d.cancelled[r.task.ID]; ok {
+		delete(d.cancelled, r.task.ID)
+		r.task.Cancel, r.task.CancelBy = true, by
+	}
 	return true
 }
 
@@ -190,6 +148,13 @@ func (d *Dispatcher) drop(r *run) {
 	}
 }
 
+// all returns the runs there are.
+func (d *Dispatcher) all() []*run {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Collect(maps.Values(d.runs))
+}
+
 func (d *Dispatcher) find(id fleet.TaskID) *run {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -199,13 +164,7 @@ func (d *Dispatcher) find(id fleet.TaskID) *run {
 // extendLeases prolongs every lease held. A run whose lease was lost belongs
 // to another attempt and is ended here.
 func (d *Dispatcher) extendLeases(ctx context.Context) {
-	d.mu.Lock()
-	held := make([]*run, 0, len(d.runs))
-	for _, r := range d.runs {
-		held = append(held, r)
-	}
-	d.mu.Unlock()
-	for _, r := range held {
+	for _, r := range d.all() {
 		_, err := d.Queue.Extend(ctx, r.lease, d.Visibility)
 		switch {
 		case errors.Is(err, fleet.ErrFenced):
@@ -224,9 +183,16 @@ func (d *Dispatcher) Cancel(ctx context.Context, id fleet.TaskID, by string) (fl
 	if err != nil {
 		return t, err
 	}
-	if r := d.find(id); r != nil {
-		r.requestStop(fleet.ReasonCancelled)
-	} else if t.State == fleet.TaskCancelled {
+	d.mu.Lock()
+	r := d.runs[id]
+	if r == nil && t.State.Active() {
+		d.cancelled[id] = by // its run hears of it
+	}
+	d.mu.Unlock()
+	switch {
+	case r != nil && !t.State.Final():
+		r.cancel(by)
+	case t.State == fleet.TaskCancelled && (r == nil || t.Sandbox == ""): // it never ran, or was cancelled before
 		d.settled(t)
 	}
 	return t, nil

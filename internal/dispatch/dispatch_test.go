@@ -21,6 +21,7 @@ type rig struct {
 	boxes *fake.Sandboxes
 	shelf *shelf
 	want  int // ready sandboxes to keep
+	alter func(*Config)
 
 	d      *Dispatcher
 	stop   context.CancelFunc
@@ -46,8 +47,12 @@ func (r *rig) start() Recovered {
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop, r.done = stop, make(chan struct{})
 	reg := NewRegistry(r.store)
-	r.d = New(Config{Tasks: r.store, Records: r.store, Journal: r.store, Queue: r.store.Queue(), Archive: r.shelf,
-		Sandboxes: r.boxes, Secrets: secrets{"KEY": "v"}, Registry: reg})
+	c := Config{Tasks: r.store, Records: r.store, Journal: r.store, Queue: r.store.Queue(), Archive: r.shelf,
+		Sandboxes: r.boxes, Secrets: secrets{"KEY": "v"}, Registry: reg}
+	if r.alter != nil {
+		r.alter(&c)
+	}
+	r.d = New(c)
 	rec, err := r.d.Recover(ctx)
 	if err != nil {
 		r.t.Fatal(err)

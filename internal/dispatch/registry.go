@@ -272,6 +272,7 @@ func (r *Registry) End(ctx context.Context, boxes fleet.Sandboxes, id fleet.Sand
 	}
 	if u, err := boxes.Usage(ctx, id); err == nil {
 		s.Usage = u
+		s.Usage.MilliCPUNow = 0
 	}
 	if err := boxes.Destroy(ctx, id); err != nil {
 		return fmt.Errorf("destroy sandbox %s: %w", id, err)

@@ -23,6 +23,8 @@ type run struct {
 	mu       sync.Mutex
 	ended    bool
 	stopping fleet.TaskReason // why a stop was asked for
+	cancelBy string           // who asked for it
+	handed   bool             // the runner has the task and can be told to stop
 	started  bool             // first instruction seen
 	leasedAt time.Time
 	backstop *time.Timer
@@ -39,6 +41,7 @@ func (r *run) start(box fleet.Sandbox) {
 	d := r.d
 	env, missing, err := d.environment(d.base, r.task.Spec)
 	if err != nil {
+		r.end()
 		d.Registry.release(r.box)
 		d.drop(r)
 		if missing != "" {
@@ -51,6 +54,7 @@ func (r *run) start(box fleet.Sandbox) {
 	now := d.Clock()
 	t, err := d.Records.ClaimSandbox(d.base, r.box, r.lease, LaunchOf(box.ReadyAt, r.task.DueAt), now)
 	if err != nil {
+		r.end()
 		d.Registry.release(r.box)
 		d.drop(r)
 		if !errors.Is(err, fleet.ErrFenced) {
@@ -58,7 +62,9 @@ func (r *run) start(box fleet.Sandbox) {
 		}
 		return
 	}
+	r.mu.Lock()
 	r.task = t
+	r.mu.Unlock()
 	d.Registry.claimed(r.box, t)
 	r.attach(env)
 }
@@ -81,14 +87,40 @@ func (r *run) attach(env map[string]string) {
 		return
 	}
 	r.acceptedAt(d.Clock())
+	r.mu.Lock()
+	r.handed = true
+	stopping := r.stopping
+	r.mu.Unlock()
+	if stopping != "" {
+		r.askStop(stopping)
+	}
 	d.event(fleet.Event{
 		Kind: "task_claimed", Task: r.task.ID, Pool: s.Pool, Sandbox: r.box, Node: r.task.Node, At: r.task.ClaimedAt,
 		Reason:  fmt.Sprintf("%s start after %s in the queue, attempt %d", r.task.Launch, r.task.Phases.Queue.Round(time.Millisecond), r.task.Attempt),
 		Numbers: map[string]float64{"queueSeconds": r.task.Phases.Queue.Seconds(), "attempt": float64(r.task.Attempt)},
 	})
-	if t, err := d.Tasks.Task(d.base, r.task.ID); err == nil && t.Cancel {
-		r.requestStop(fleet.ReasonCancelled) // asked for between lease and claim
+	if r.task.Cancel {
+		r.cancel(r.task.CancelBy) // asked for while nobody could be told
 	}
+}
+
+// current is the task with what was asked for since it was claimed.
+func (r *run) current() fleet.Task {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t := r.task
+	if r.cancelBy != "" {
+		t.Cancel, t.CancelBy = true, r.cancelBy
+	}
+	return t
+}
+
+// cancel asks for the end of the task.
+func (r *run) cancel(by string) {
+	r.mu.Lock()
+	r.cancelBy = by
+	r.mu.Unlock()
+	r.requestStop(fleet.ReasonCancelled)
 }
 
 // acceptedAt notes when the runner took the task; the first to know counts.
@@ -151,7 +183,7 @@ func (r *run) armBackstop() {
 	left := t.Startup + t.Run + time.Minute + r.d.Grace - r.d.Clock().Sub(r.task.ClaimedAt)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.ended {
+	if !r.ended && r.backstop == nil {
 		r.backstop = time.AfterFunc(max(left, time.Second), func() { r.overdue(fleet.ReasonTimeoutRun) })
 	}
 }
@@ -169,7 +201,14 @@ func (r *run) requestStop(reason fleet.TaskReason) {
 		r.backstop.Stop()
 	}
 	r.backstop = time.AfterFunc(r.d.Grace+30*time.Second, func() { r.overdue(reason) })
+	handed := r.handed
 	r.mu.Unlock()
+	if handed {
+		r.askStop(reason)
+	}
+}
+
+func (r *run) askStop(reason fleet.TaskReason) {
 	if err := r.d.Sandboxes.Stop(r.d.base, r.box, reason, r.d.Grace); err != nil && r.d.base.Err() == nil {
 		r.d.Logger.Warn("cannot ask a sandbox to stop its task; it will be destroyed", "task", r.task.ID, "sandbox", r.box, "error", err)
 	}
@@ -180,7 +219,7 @@ func (r *run) overdue(reason fleet.TaskReason) {
 	if r.d.base.Err() != nil || !r.end() {
 		return
 	}
-	r.fail(reason, message(reason, r.task, fleet.RunReport{}, fleet.Usage{})+"; its runner did not answer, so the sandbox was destroyed")
+	r.fail(reason, message(reason, r.current(), fleet.RunReport{}, fleet.Usage{})+"; its runner did not answer, so the sandbox was destroyed")
 	r.finish("the runner did not end its task in time")
 }
 
@@ -194,6 +233,7 @@ func (r *run) abandon(why string) {
 // fail settles the task as ended without a report.
 func (r *run) fail(reason fleet.TaskReason, msg string) {
 	u, _ := r.usage(r.d.base) // best effort: it may be gone
+	u.MilliCPUNow = 0
 	n, _ := r.d.Archive.LogSize(r.task.ID, r.lease.Attempt)
 	t, err := r.d.Tasks.Settle(r.d.base, r.task.ID, r.lease.Fence, fleet.Settlement{
 		State: StateOf(reason), Phases: r.task.Phases, EndedAt: r.d.Clock(),
@@ -224,10 +264,10 @@ func (r *run) lost(err error) {
 	r.mu.Unlock()
 	switch {
 	case stopping != "":
-		r.fail(stopping, message(stopping, r.task, fleet.RunReport{}, fleet.Usage{}))
+		r.fail(stopping, message(stopping, r.current(), fleet.RunReport{}, fleet.Usage{}))
 	case reason != fleet.ReasonNodeLost:
 		u, _ := r.usage(r.d.base)
-		r.fail(reason, message(reason, r.task, fleet.RunReport{Message: err.Error()}, u))
+		r.fail(reason, message(reason, r.current(), fleet.RunReport{Message: err.Error()}, u))
 	case !MayRetry(r.task):
 		r.fail(reason, fmt.Sprintf("its sandbox was lost on attempt %d of %d: %v", r.task.Attempt, r.task.Spec.Retries.Max+1, err))
 	default:

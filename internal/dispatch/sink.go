@@ -104,6 +104,7 @@ func (s *sink) Done(rep fleet.RunReport) error {
 }
 
 func (r *run) settlement(rep fleet.RunReport, reason fleet.TaskReason, u fleet.Usage) fleet.Settlement {
+	u.MilliCPUNow = 0 // it is over
 	logBytes, _ := r.d.Archive.LogSize(r.task.ID, r.lease.Attempt)
 	p := r.task.Phases
 	r.acceptedAt(r.task.ClaimedAt)
@@ -111,13 +112,10 @@ func (r *run) settlement(rep fleet.RunReport, reason fleet.TaskReason, u fleet.U
 	p.Claim = max(0, r.accepted.Sub(r.task.DueAt.Add(p.Queue)))
 	r.mu.Unlock()
 	p.Start, p.Setup, p.Run, p.Collect = rep.Start, rep.Setup, rep.Run, rep.Collect
-	if t, err := r.d.Tasks.Task(r.d.base, r.task.ID); err == nil {
-		r.task.Cancel, r.task.CancelBy = t.Cancel, t.CancelBy
-	}
 	return fleet.Settlement{
 		State: StateOf(reason), Phases: p, EndedAt: r.d.Clock(),
 		Result: fleet.Result{
-			Reason: reason, Message: message(reason, r.task, rep, u), ExitCode: rep.ExitCode, Signal: rep.Signal,
+			Reason: reason, Message: message(reason, r.current(), rep, u), ExitCode: rep.ExitCode, Signal: rep.Signal,
 			LogBytes: logBytes, LogDropped: rep.LogDropped, PatchBytes: rep.PatchBytes, PatchNote: rep.PatchNote,
 			Artifacts: rep.Artifacts, ArtifactNote: rep.ArtifactNote, Usage: u,
 		},

@@ -56,13 +56,7 @@ func (d *Dispatcher) sample(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		d.mu.Lock()
-		held := make([]*run, 0, len(d.runs))
-		for _, r := range d.runs {
-			held = append(held, r)
-		}
-		d.mu.Unlock()
-		for _, r := range held {
+		for _, r := range d.all() {
 			_, _ = r.usage(ctx) // a sandbox that just ended has none
 		}
 	}

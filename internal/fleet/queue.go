@@ -59,6 +59,21 @@ type LeaseRequest struct {
 	Visibility time.Duration
 	// Consumer names the leasing process, for people.
 	Consumer string
+	// Claim, when set, names the sandbox for a task that is being leased; false
+	// leaves it leased only. A queue that is one with the store of the
+	// sandboxes makes the claim in the same step, by the rules of
+	// SandboxRecords.ClaimSandbox, and delivers the task claimed; where it
+	// cannot be made (or by any other queue, which does not call this) the task
+	// is delivered queued, to be claimed by ClaimSandbox. After an error
+	// nothing is leased or claimed. Must not block, nor call queue or store.
+	Claim func(Task) (Claim, bool)
+}
+
+// Claim is what a lease claims along with the task.
+type Claim struct {
+	Sandbox SandboxID
+	Launch  Launch
+	At      time.Time
 }
 
 // Queue is where tasks wait. Ordering within one call: priority, then fair

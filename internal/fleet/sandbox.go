@@ -188,6 +188,14 @@ type Sandboxes interface {
 	Close() error
 }
 
+// Hurrier is a Sandboxes that can be told what its starts are for. While tasks
+// wait for a sandbox it starts as many at once as it can; otherwise it leaves
+// room on the machine for the tasks that start from what is ready. A fresh one
+// is not hurried. Does not block; may be repeated.
+type Hurrier interface {
+	Hurry(tasksWait bool)
+}
+
 // SandboxExit says a sandbox ended without being asked to.
 type SandboxExit struct {
 	ID     SandboxID

@@ -236,6 +236,9 @@ type Archive interface {
 	OpenFile(id TaskID, name string) (io.ReadSeekCloser, error)
 	// Remove deletes everything of a task.
 	Remove(id TaskID) error
+	// Tasks calls f with every task that has left something, in no order,
+	// until f fails. It may take long and reads what changes meanwhile.
+	Tasks(f func(TaskID) error) error
 }
 
 // Secrets resolves names to values at claim time.

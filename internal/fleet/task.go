@@ -128,6 +128,7 @@ type Phases struct {
 type Usage struct {
 	At                time.Time     `json:"at,omitzero"`
 	CPU               time.Duration `json:"cpu"`
+	MilliCPUNow       int64         `json:"milliCPUNow,omitempty"` // thousandths of a processor in use over the last moment; 0 in a record
 	CPUThrottled      time.Duration `json:"cpuThrottled"`
 	MemoryBytes       int64         `json:"memoryBytes"`
 	MemoryPeakBytes   int64         `json:"memoryPeakBytes"`

@@ -183,7 +183,8 @@ func TestFleetRoutes(t *testing.T) {
 	}
 	r.submit(echo())
 	r.start()
-	if l := call[v1alpha1.SandboxList](r, "GET", "/v1/sandboxes", nil, 200); len(l.Sandboxes) != 1 || l.Sandboxes[0].State != fleet.SandboxClaimed {
+	if l := call[v1alpha1.SandboxList](r, "GET", "/v1/sandboxes", nil, 200); len(l.Sandboxes) != 1 || l.Sandboxes[0].State != fleet.SandboxClaimed ||
+		l.Sandboxes[0].Usage.CPUNow != 0.25 || l.Sandboxes[0].Usage.Pids != 7 {
 		t.Errorf("%+v", l)
 	}
 	seq, err := r.store.AppendDecision(context.Background(), fleet.DecisionRecord{At: time.Now(), Observation: []byte(`{"a":1}`), Plan: []byte(`not json`), Changed: true}, nil)

@@ -66,6 +66,11 @@ func (s *Server) sandboxes(ctx context.Context, in *struct {
 	}
 	out := v1alpha1.SandboxList{Sandboxes: make([]v1alpha1.SandboxView, 0, len(boxes))}
 	for _, b := range boxes {
+		if b.State == fleet.SandboxReady || b.State == fleet.SandboxClaimed {
+			if u, err := s.Engine.SandboxUsage(ctx, b.Spec.ID); err == nil { // else it ended just now: what is on record
+				b.Usage = u
+			}
+		}
 		out.Sandboxes = append(out.Sandboxes, v1alpha1.NewSandboxView(b))
 	}
 	return reply(out), nil

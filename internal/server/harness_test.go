@@ -65,6 +65,10 @@ func (e *engine) Usage(context.Context, fleet.TaskID) (fleet.Usage, error) {
 	return fleet.Usage{CPU: 1500 * time.Millisecond, MemoryPeakBytes: 1 << 20}, e.err
 }
 
+func (e *engine) SandboxUsage(context.Context, fleet.SandboxID) (fleet.Usage, error) {
+	return fleet.Usage{MilliCPUNow: 250, Pids: 7}, e.err
+}
+
 func (e *engine) ExplainTask(_ context.Context, id fleet.TaskID) (fleet.Explanation, error) {
 	return fleet.Explanation{Summary: "waited 3.2 s: pool empty", Steps: []fleet.Event{{Seq: 1, Task: id}}}, e.err
 }

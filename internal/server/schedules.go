@@ -136,13 +136,17 @@ func (s *Server) deleteSchedule(ctx context.Context, in *SchedulePath) (*struct{
 }
 
 // SubmitScheduled submits the task of a schedule, as its user wrote it, under
-// an idempotency key; it has the form that package schedule asks for.
-func (s *Server) SubmitScheduled(ctx context.Context, _ string, task []byte, key string) (fleet.TaskID, error) {
+// an idempotency key; it has the form that package schedule asks for. A task
+// without a name has the schedule's.
+func (s *Server) SubmitScheduled(ctx context.Context, name string, task []byte, key string) (fleet.TaskID, error) {
 	var spec v1alpha1.TaskSpec
 	if err := v1alpha1.DecodeJSON(task, &spec); err != nil {
 		return "", fmt.Errorf("read the schedule's task: %w", err)
 	}
 	spec.IdempotencyKey = key
+	if spec.Name == "" {
+		spec.Name = name
+	}
 	now := s.Clock()
 	resolved, err := s.Fleet().ResolveTask(spec, now)
 	if err != nil {

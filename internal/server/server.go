@@ -28,6 +28,8 @@ type Engine interface {
 	Exec(ctx context.Context, id fleet.TaskID, r fleet.ExecRequest) (int, error)
 	// Usage reads the counters of a task's sandbox, or what it used in the end.
 	Usage(ctx context.Context, id fleet.TaskID) (fleet.Usage, error)
+	// SandboxUsage reads the counters of a sandbox that exists.
+	SandboxUsage(ctx context.Context, id fleet.SandboxID) (fleet.Usage, error)
 	ExplainTask(ctx context.Context, id fleet.TaskID) (fleet.Explanation, error)
 	ExplainEvent(ctx context.Context, seq int64) (fleet.Explanation, error)
 }

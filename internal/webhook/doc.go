@@ -5,7 +5,7 @@
 // hour, then given up and recorded as such. A receiver that
 // is down does not hold up the others.
 //
-// With a secret each delivery carries Muster-Signature: t=UNIX,v1=HEX, the
+// With a key each delivery carries Muster-Signature: t=UNIX,v1=HEX, the
 // HMAC-SHA256 of "UNIX.BODY". The id of the event is the same in every attempt,
 // so that a receiver can tell a repetition. Redirects to other hosts are not
 // followed, link-local and cloud metadata addresses are refused, and addresses,

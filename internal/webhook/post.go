@@ -82,8 +82,15 @@ func (s *Service) post(ctx context.Context, t fleet.Task, body []byte) (wait tim
 	}
 	req.Header.Set("Content-Type", "application/cloudevents+json")
 	req.Header.Set("User-Agent", s.o.UserAgent)
-	if len(s.o.Secret) > 0 {
-		req.Header.Set("Muster-Signature", Sign(s.o.Secret, s.o.Clock(), body))
+	if s.o.Key != nil {
+		key, err := s.o.Key(ctx)
+		if err == nil && len(key) == 0 {
+			err = errors.New("it is empty")
+		}
+		if err != nil {
+			return 0, fmt.Errorf("the key that signs webhooks: %w", err)
+		}
+		req.Header.Set("Muster-Signature", Sign(key, s.o.Clock(), body))
 	}
 	resp, err := s.client.Do(req)
 	if err != nil {

@@ -15,8 +15,10 @@ import (
 
 // Options adjust a Service; Tasks is needed.
 type Options struct {
-	Tasks     fleet.Tasks
-	Secret    []byte // signs deliveries; empty: unsigned
+	Tasks fleet.Tasks
+	// Key returns what deliveries are signed with, and is asked for each; nil:
+	// they are unsigned. Without a key nothing is sent; it is tried again.
+	Key       func(context.Context) ([]byte, error)
 	UserAgent string
 	Transport http.RoundTripper // default: one that refuses metadata addresses
 	Logger    *slog.Logger

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -75,7 +76,7 @@ func TestDelivery(t *testing.T) {
 				store := memory.New(memory.Options{})
 				defer store.Close()
 				id := settled(t, store)
-				s := New(Options{Tasks: store, Transport: c.a, Secret: []byte("k")})
+				s := New(Options{Tasks: store, Transport: c.a, Key: key("k")})
 				ctx, stop := context.WithCancel(t.Context())
 				done := make(chan struct{})
 				go func() { defer close(done); _ = s.Run(ctx) }()
@@ -122,7 +123,7 @@ func TestEventAndSignature(t *testing.T) {
 		defer store.Close()
 		id := settled(t, store)
 		a := &answers{status: []int{200}}
-		s := New(Options{Tasks: store, Transport: a, Secret: []byte("k"), UserAgent: "muster/test"})
+		s := New(Options{Tasks: store, Transport: a, Key: key("k"), UserAgent: "muster/test"})
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); _ = s.Run(ctx) }()
@@ -159,5 +160,45 @@ func TestRetryAfter(t *testing.T) {
 		if got := retryAfter(h, now); got != want {
 			t.Errorf("Retry-After %q: %s, want %s", h, got, want)
 		}
+	}
+}
+
+// key is a key that never changes.
+func key(k string) func(context.Context) ([]byte, error) {
+	return func(context.Context) ([]byte, error) { return []byte(k), nil }
+}
+
+// TestKeyIsMissing: nothing goes out unsigned that is to be signed; once the
+// key is there it is delivered.
+func TestKeyIsMissing(t *testing.T) {
+	for name, none := range map[string]error{"missing": fleet.ErrNotFound, "empty": nil} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := memory.New(memory.Options{})
+				defer store.Close()
+				settled(t, store)
+				a, there := &answers{status: []int{200}}, atomic.Bool{}
+				s := New(Options{Tasks: store, Transport: a, Key: func(context.Context) ([]byte, error) {
+					if there.Load() {
+						return []byte("k"), nil
+					}
+					return nil, none
+				}})
+				ctx, stop := context.WithCancel(t.Context())
+				done := make(chan struct{})
+				go func() { defer close(done); _ = s.Run(ctx) }()
+				time.Sleep(5 * time.Second)
+				if a.calls() > 0 {
+					t.Error("sent without a key")
+				}
+				there.Store(true)
+				time.Sleep(time.Minute)
+				stop()
+				<-done
+				if a.calls() != 1 || a.got[0].Header.Get("Muster-Signature") == "" {
+					t.Errorf("sent %d times with the key", a.calls())
+				}
+			})
+		})
 	}
 }

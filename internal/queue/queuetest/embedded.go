@@ -8,9 +8,9 @@ import (
 )
 
 // Embedded is the subject for a queue that is part of a store.
-func Embedded(s fleet.Tasks, q fleet.Queue) Subject {
+func Embedded(s fleet.Store, q fleet.Queue) Subject {
 	return Subject{
-		Queue: q,
+		Queue: q, Records: s,
 		Submit: func(ctx context.Context, tasks ...fleet.Task) error {
 			_, err := s.Submit(ctx, tasks)
 			return err

@@ -25,6 +25,9 @@ type Subject struct {
 	// Settle records the completion of a delivery before Ack, where the queue
 	// asks for that; nil where Ack alone removes a task.
 	Settle func(context.Context, fleet.Delivery) error
+	// Records is the store of the sandboxes that the queue is one with, and
+	// claims from while it leases; nil where it is not.
+	Records fleet.SandboxRecords
 }
 
 // Factory makes an empty queue and cleans up after the test.
@@ -48,6 +51,7 @@ func Run(t *testing.T, open Factory) {
 		{"expiry", Options{}, testExpiry},
 		{"extend", Options{}, testExtend},
 		{"fencing", Options{}, testFencing},
+		{"claim with the lease", Options{}, testClaim},
 		{"nack with delay", Options{}, testNack},
 		{"delayed start", Options{}, testDelayed},
 		{"dead letter", Options{}, testDeadLetter},

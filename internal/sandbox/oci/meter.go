@@ -17,7 +17,12 @@ type meter struct {
 	base     fleet.Usage // when the task began
 	bytesSec float64
 	watching bool
+	rateFrom fleet.Usage // the reading that the rate of cpu is measured from
+	rate     int64       // thousandths of a processor
 }
+
+// rateOver is the least time over which a rate of cpu is measured.
+const rateOver = 200 * time.Millisecond
 
 // add completes a reading by what is remembered, and remembers it.
 func (m *meter) add(u fleet.Usage, began time.Time) fleet.Usage {
@@ -30,6 +35,13 @@ func (m *meter) add(u fleet.Usage, began time.Time) fleet.Usage {
 		mean := float64(u.MemoryBytes+m.last.MemoryBytes) / 2
 		m.bytesSec += mean * u.At.Sub(m.last.At).Seconds()
 	}
+	if dt := u.At.Sub(m.rateFrom.At); m.rateFrom.At.IsZero() {
+		m.rateFrom = u
+	} else if dt >= rateOver {
+		m.rate = int64(max(0, 1000*(u.CPU-m.rateFrom.CPU)) / dt)
+		m.rateFrom = u
+	}
+	u.MilliCPUNow = m.rate
 	u.MemoryByteSeconds = int64(m.bytesSec)
 	u.DiskFull = u.DiskFull || m.last.DiskFull
 	u.PidsPeak = max(u.PidsPeak, m.last.PidsPeak)

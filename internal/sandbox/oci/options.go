@@ -31,8 +31,9 @@ type Options struct {
 	Images Images
 	// Node is recorded nowhere but in log lines.
 	Node fleet.NodeID
-	// Parallel bounds how many sandboxes are started at once; 0: twice the
-	// number of processors, at least 4.
+	// Parallel bounds how many sandboxes are started at once while tasks wait
+	// for them (see Hurry); 0: twice the number of processors, at least 4. At
+	// other times half the processors are kept free for what runs.
 	Parallel int
 	// Platform is gVisor's: systrap (the default), kvm or ptrace.
 	Platform string

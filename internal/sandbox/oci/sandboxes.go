@@ -7,6 +7,7 @@ import (
 	"hash/fnv"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -28,7 +29,7 @@ type Sandboxes struct {
 	roots    *roots
 	ranges   *ranges
 	picker   picker
-	starts   chan struct{} // one token per sandbox being started
+	starts   *gate
 
 	exits  chan fleet.SandboxExit
 	ctx    context.Context // ends with Close
@@ -40,7 +41,10 @@ type Sandboxes struct {
 	clis  map[fleet.Runtime]*cli
 }
 
-var _ fleet.Sandboxes = (*Sandboxes)(nil)
+var (
+	_ fleet.Sandboxes = (*Sandboxes)(nil)
+	_ fleet.Hurrier   = (*Sandboxes)(nil)
+)
 
 // Names of the caches in Options.Dir. Sandbox ids begin with "s".
 const (
@@ -75,7 +79,7 @@ func New(ctx context.Context, o Options) (*Sandboxes, error) {
 	s := &Sandboxes{
 		o: o, layout: layout, rootless: detectRootless(), rights: detectRights(),
 		roots:  &roots{dir: filepath.Join(o.Dir, dirRoots)},
-		ranges: newRanges(o.Dir), starts: make(chan struct{}, o.Parallel),
+		ranges: newRanges(o.Dir), starts: newGate(o.Parallel, max(1, runtime.NumCPU()/2)),
 		exits: make(chan fleet.SandboxExit, 1024), boxes: map[fleet.SandboxID]*box{},
 		clis: map[fleet.Runtime]*cli{},
 	}
@@ -251,6 +255,9 @@ func (s *Sandboxes) open() error {
 	}
 	return nil
 }
+
+// Hurry implements fleet.Hurrier.
+func (s *Sandboxes) Hurry(waiting bool) { s.starts.hurry(waiting) }
 
 // Exited implements fleet.Sandboxes.
 func (s *Sandboxes) Exited() <-chan fleet.SandboxExit { return s.exits }

@@ -241,3 +241,25 @@ func TestUnknownRuntimesAndPrograms(t *testing.T) {
 		t.Error("a path that is not there was taken")
 	}
 }
+
+// TestRate: the rate of cpu is that of the time since the reading before, if
+// that is long enough ago.
+func TestRate(t *testing.T) {
+	var m meter
+	began := time.Unix(1000, 0)
+	for _, r := range []struct {
+		at, cpu time.Duration
+		want    int64
+	}{
+		{0, 0, 0},
+		{100 * time.Millisecond, 100 * time.Millisecond, 0}, // too soon to tell
+		{500 * time.Millisecond, 250 * time.Millisecond, 500},
+		{510 * time.Millisecond, 260 * time.Millisecond, 500},
+		{1500 * time.Millisecond, 2250 * time.Millisecond, 2000},
+		{2500 * time.Millisecond, 2250 * time.Millisecond, 0},
+	} {
+		if got := m.add(fleet.Usage{At: began.Add(r.at), CPU: r.cpu}, began).MilliCPUNow; got != r.want {
+			t.Errorf("after %s: %d thousandths, want %d", r.at, got, r.want)
+		}
+	}
+}

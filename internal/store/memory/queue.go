@@ -188,6 +188,11 @@ func (q queue) Lease(ctx context.Context, r fleet.LeaseRequest) ([]fleet.Deliver
 		slots[e.task.Spec.Pool]--
 		e.task = lifecycle.Leased(e.task, now)
 		e.leased, e.until = true, now.Add(r.Visibility)
+		if r.Claim != nil {
+			if c, ok := r.Claim(lifecycle.CloneTask(e.task)); ok {
+				_, _ = s.claim(e, c.Sandbox, c.Launch, c.At) // else it is leased only
+			}
+		}
 		out = append(out, fleet.Delivery{
 			Lease: fleet.Lease{Task: e.task.ID, Attempt: e.task.Attempt, Fence: e.task.Fence, Until: e.until},
 			Task:  lifecycle.CloneTask(e.task),

@@ -36,14 +36,19 @@ func (s *Store) ClaimSandbox(ctx context.Context, id fleet.SandboxID, l fleet.Le
 	if err != nil {
 		return fleet.Task{}, fmt.Errorf("claim: %w", err)
 	}
+	return s.claim(e, id, launch, at)
+}
+
+// claim joins a leased task and a ready sandbox; the lock is held.
+func (s *Store) claim(e *entry, id fleet.SandboxID, launch fleet.Launch, at time.Time) (fleet.Task, error) {
 	sb, ok := s.sandboxes[id]
 	switch {
 	case !ok:
 		return fleet.Task{}, fmt.Errorf("claim sandbox %s: %w", id, fleet.ErrNotFound)
-	case sb.State == fleet.SandboxClaimed && sb.Task == l.Task && sb.Fence == l.Fence:
+	case sb.State == fleet.SandboxClaimed && sb.Task == e.task.ID && sb.Fence == e.task.Fence:
 		return lifecycle.CloneTask(e.task), nil
 	case e.task.State.Active():
-		return fleet.Task{}, fmt.Errorf("claim sandbox %s: task %s holds sandbox %s: %w", id, l.Task, e.task.Sandbox, fleet.ErrConflict)
+		return fleet.Task{}, fmt.Errorf("claim sandbox %s: task %s holds sandbox %s: %w", id, e.task.ID, e.task.Sandbox, fleet.ErrConflict)
 	case sb.State != fleet.SandboxReady:
 		return fleet.Task{}, fmt.Errorf("claim sandbox %s: it is %s: %w", id, sb.State, fleet.ErrConflict)
 	}

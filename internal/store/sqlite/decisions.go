@@ -29,7 +29,7 @@ func (db *DB) AppendDecision(ctx context.Context, d fleet.DecisionRecord, policy
 	parts := [3][]byte{pack(d.Observation), pack(d.Plan), pack(d.State)}
 	digest := fleet.PolicyDigest(policy)
 	var seq int64
-	err := db.write(ctx, "append decision", false, func(t *tx) error {
+	err := db.write(ctx, "append decision", patient, func(t *tx) error {
 		if last := db.last; !d.Changed && last.seq > 0 {
 			if age := d.At.Sub(last.at); age >= 0 && age < db.opt.ThinDecisions {
 				seq = last.seq

@@ -6,15 +6,22 @@
 // # Durability
 //
 // The file is in WAL mode. What a caller was promised (Submit, Settle, Retry,
-// Cancel, ExpireQueued, DeadLetter, schedules) is committed with
-// synchronous=FULL and survives power loss once the call returns. What is
-// only of use while the machine is up (leases, claims, progress, sandbox
-// records, the journal) is committed with synchronous=NORMAL: it survives the
+// Cancel, ExpireQueued, DeadLetter, schedules) has reached the disk when the
+// call returns and survives power loss. What is only of use while the machine
+// is up (leases, claims, progress, sandbox records, the journal) survives the
 // death of the process, and power loss ends the sandboxes it describes anyway.
 //
 // One goroutine writes. Calls that arrive while it commits are put into its
 // next transaction together (group commit), each behind a savepoint of its
-// own, so that the cost of reaching the disk is shared.
+// own; the journal lets what tasks wait for go first. Transactions are
+// committed without a sync (synchronous=NORMAL). A second goroutine syncs the
+// log and then answers all who were promised durability, so others may see,
+// and work on, what was committed a moment before it is durable: a task is
+// leased while its submission is still being synced. A sync that fails is an
+// error to those who waited for it, and nobody knows whether what they wrote
+// will be there after a loss of power; nothing more is called durable until the
+// log was moved into the file. A third goroutine moves the log, which would
+// hold the writer up.
 //
 // # The queue
 //

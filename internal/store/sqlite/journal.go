@@ -29,7 +29,7 @@ func (db *DB) AppendEvents(ctx context.Context, ev []fleet.Event) ([]fleet.Event
 		return []fleet.Event{}, ctx.Err()
 	}
 	out := slices.Clone(ev)
-	err := db.write(ctx, "append events", false, func(t *tx) error {
+	err := db.write(ctx, "append events", patient, func(t *tx) error {
 		for i := range out {
 			e := &out[i]
 			e.At, e.Seq = lifecycle.Clean(e.At), 0

@@ -29,20 +29,30 @@ func (db *DB) mend(t *tx) error {
 	l := newLine(old.shares)
 	// What is due goes straight to its row, in the order of the index.
 	l.horizon, l.ended = db.now().UnixNano(), old.ended
-	for _, part := range []func(*tx, *line, *line) error{loadPools, loadWaiting, loadHeld, loadCounts} {
-		if err := part(t, l, old); err != nil {
+	for _, part := range []func(*tx, *line) error{loadPools, loadWaiting, loadHeld, loadCounts} {
+		if err := part(t, l); err != nil {
 			return fmt.Errorf("read the queue: %w", err)
 		}
 	}
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	l.shares = db.opt.Tenants
+	// Ends of leases are known in memory only, and move while the file is read.
+	// A lease that is in the file and not in memory was not committed, as far
+	// as its caller was told.
+	for _, h := range l.holds {
+		for _, was := range []*hold{old.ended[h.id], old.holds[h.id]} {
+			if was != nil && was.fence == h.fence {
+				h.until = was.until
+			}
+		}
+	}
 	l.advance(db.now())
 	db.line, db.stale = l, false
 	return nil
 }
 
-func loadPools(t *tx, l, _ *line) error {
+func loadPools(t *tx, l *line) error {
 	rows, err := t.rows("SELECT pool, arrived FROM pools")
 	if err != nil {
 		return err
@@ -59,7 +69,7 @@ func loadPools(t *tx, l, _ *line) error {
 	return rows.Err()
 }
 
-func loadWaiting(t *tx, l, _ *line) error {
+func loadWaiting(t *tx, l *line) error {
 	rows, err := t.rows("SELECT pool, tenant, priority, due_at, seq FROM tasks INDEXED BY tasks_waiting WHERE place = 0")
 	if err != nil {
 		return err
@@ -77,7 +87,7 @@ func loadWaiting(t *tx, l, _ *line) error {
 	return rows.Err()
 }
 
-func loadHeld(t *tx, l, old *line) error {
+func loadHeld(t *tx, l *line) error {
 	rows, err := t.rows("SELECT seq, id, tenant, pool, attempt, fence, state FROM tasks WHERE place = 1")
 	if err != nil {
 		return err
@@ -90,19 +100,12 @@ func loadHeld(t *tx, l, old *line) error {
 			return err
 		}
 		h.pool = l.pool(key)
-		// Ends of leases are known in memory only. A lease that is in the file
-		// and not in memory was not committed, as far as its caller was told.
-		for _, was := range []*hold{old.ended[h.id], old.holds[h.id]} {
-			if was != nil && was.fence == h.fence {
-				h.until = was.until
-			}
-		}
 		l.keep(h)
 	}
 	return rows.Err()
 }
 
-func loadCounts(t *tx, l, _ *line) error {
+func loadCounts(t *tx, l *line) error {
 	if err := t.row("SELECT count(*) FROM tasks WHERE dead = 1").Scan(&l.dead); err != nil {
 		return err
 	}

@@ -66,6 +66,8 @@ type DB struct {
 	readers *sql.DB
 	writes  *sql.DB
 	writer  writer
+	syncer  syncer
+	mover   mover
 	wake    chan struct{}
 	stopped chan struct{}  // closed by Close
 	aside   sync.WaitGroup // backups
@@ -107,6 +109,8 @@ func Open(ctx context.Context, path string, o Options) (*DB, error) {
 		path: path, opt: o.withDefaults(), wake: make(chan struct{}, 1), stopped: make(chan struct{}),
 		watchers: map[chan struct{}]struct{}{}, line: newLine(o.Tenants), stale: true,
 		writer: writer{kick: make(chan struct{}, 1), ended: make(chan struct{})},
+		syncer: syncer{kick: make(chan struct{}, 1), ended: make(chan struct{})},
+		mover:  mover{grown: make(chan struct{}, 1), ended: make(chan struct{})},
 	}
 	if err := db.probe(ctx); err != nil {
 		return nil, fmt.Errorf("open database: %w", db.kind(err))
@@ -122,10 +126,15 @@ func Open(ctx context.Context, path string, o Options) (*DB, error) {
 	if err == nil {
 		err = db.mend(t)
 	}
+	if err == nil {
+		err = db.leaveSyncing(ctx, t)
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open database: %w", db.kind(err)), db.disconnect())
 	}
 	go db.run(t)
+	go db.syncer.run(db)
+	go db.mover.run(db)
 	if db.opt.BackupEvery > 0 {
 		db.aside.Go(db.backups)
 	}
@@ -163,7 +172,19 @@ func (db *DB) connect(ctx context.Context) (*tx, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &tx{conn: conn, stmts: map[string]*sql.Stmt{}, sync: syncFull}, nil
+	return &tx{conn: conn, stmts: map[string]*sql.Stmt{}}, nil
+}
+
+// leaveSyncing takes from the connection that writes what it did itself while
+// the file was opened: syncing, and moving the log.
+func (db *DB) leaveSyncing(ctx context.Context, t *tx) error {
+	if _, err := t.conn.ExecContext(ctx, "PRAGMA synchronous=NORMAL; PRAGMA wal_autocheckpoint=0"); err != nil {
+		return err
+	}
+	if err := db.openLog(); err != nil {
+		return err
+	}
+	return db.openMover()
 }
 
 // disconnect closes the pools; closing the last connection of a process moves
@@ -172,6 +193,12 @@ func (db *DB) disconnect() error {
 	var errs []error
 	if db.tx != nil {
 		errs = append(errs, db.tx.close())
+	}
+	if db.syncer.wal != nil {
+		errs = append(errs, db.syncer.wal.Close())
+	}
+	if db.mover.conn != nil {
+		errs = append(errs, db.mover.conn.Close())
 	}
 	if db.readers != nil {
 		errs = append(errs, db.readers.Close())
@@ -193,6 +220,8 @@ func (db *DB) Close() error {
 		}
 		db.mu.Unlock()
 		db.writer.stop()
+		db.syncer.stop()
+		<-db.mover.ended
 		db.aside.Wait()
 		if err := db.disconnect(); err != nil {
 			db.closeErr = fmt.Errorf("close database %s: %w", db.path, err)

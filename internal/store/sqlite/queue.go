@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"time"
@@ -21,10 +22,7 @@ const longest = time.Minute
 // notify wakes the consumer and arms the timer for the next moment at which
 // the line changes by itself.
 func (db *DB) notify() {
-	select {
-	case db.wake <- struct{}{}:
-	default:
-	}
+	poke(db.wake)
 	db.arm()
 }
 
@@ -67,7 +65,7 @@ func (db *DB) reap(ctx context.Context) error {
 	if n == 0 {
 		return nil
 	}
-	return db.write(ctx, "end leases", false, db.reapIn)
+	return db.write(ctx, "end leases", prompt, db.reapIn)
 }
 
 func (db *DB) reapIn(t *tx) error {
@@ -102,7 +100,7 @@ func (q queue) Stats(ctx context.Context) (fleet.QueueStats, error) {
 	stale := q.stale
 	q.mu.Unlock()
 	if stale { // an empty write mends the line, or says why it cannot be
-		if err := q.write(ctx, "queue stats", false, func(*tx) error { return nil }); err != nil {
+		if err := q.write(ctx, "queue stats", prompt, func(*tx) error { return nil }); err != nil {
 			return fleet.QueueStats{}, err
 		}
 	}
@@ -150,7 +148,7 @@ func (q queue) Lease(ctx context.Context, r fleet.LeaseRequest) ([]fleet.Deliver
 		return []fleet.Delivery{}, nil
 	}
 	var out []fleet.Delivery
-	err = q.write(ctx, "lease", false, func(t *tx) error {
+	err = q.write(ctx, "lease", prompt, func(t *tx) error {
 		var err error
 		out, err = q.lease(t, r)
 		return err
@@ -190,12 +188,34 @@ func (q queue) lease(t *tx, r fleet.LeaseRequest) ([]fleet.Delivery, error) {
 		q.line.keep(h)
 		q.mu.Unlock()
 		slots[pool.key]--
-		t.armed = true
+		task, err := q.claimLeased(t, h, r.Claim)
+		if err != nil {
+			return nil, err
+		}
+		t.armed = t.armed || task.State == fleet.TaskQueued
 		out = append(out, fleet.Delivery{
 			Lease: fleet.Lease{Task: h.id, Attempt: h.attempt, Fence: h.fence, Until: h.until},
-			Task:  lifecycle.CloneTask(rec.Task),
+			Task:  task,
 		})
 	}
+}
+
+// claimLeased claims the sandbox that the consumer names for a task just
+// leased, if it names one that can be claimed.
+func (db *DB) claimLeased(t *tx, h *hold, name func(fleet.Task) (fleet.Claim, bool)) (fleet.Task, error) {
+	task := lifecycle.CloneTask(h.rec.Task)
+	if name == nil {
+		return task, nil
+	}
+	c, ok := name(task)
+	if !ok {
+		return task, nil
+	}
+	claimed, err := db.claim(t, h, c)
+	if errors.Is(err, fleet.ErrConflict) || errors.Is(err, fleet.ErrNotFound) {
+		return task, nil // it was looked at before anything was written
+	}
+	return claimed, err
 }
 
 // Extend implements fleet.Queue. It writes nothing: the end of a lease is kept

@@ -43,7 +43,7 @@ func (db *DB) PutSandbox(ctx context.Context, s fleet.Sandbox) error {
 	if err != nil {
 		return fmt.Errorf("put sandbox %s: %w", s.Spec.ID, err)
 	}
-	return db.write(ctx, "put sandbox", false, func(t *tx) error {
+	return db.write(ctx, "put sandbox", prompt, func(t *tx) error {
 		var was fleet.Sandbox
 		err := t.row("SELECT state, task, fence FROM sandboxes WHERE id = ?", string(s.Spec.ID)).Scan(&was.State, &was.Task, &was.Fence)
 		if err != nil && !errors.Is(err, sql.ErrNoRows) {
@@ -64,50 +64,54 @@ func (db *DB) PutSandbox(ctx context.Context, s fleet.Sandbox) error {
 // lease has claimed returns the task as it is.
 func (db *DB) ClaimSandbox(ctx context.Context, id fleet.SandboxID, l fleet.Lease, launch fleet.Launch, at time.Time) (fleet.Task, error) {
 	var out fleet.Task
-	err := db.write(ctx, "claim sandbox", false, func(t *tx) error {
+	err := db.write(ctx, "claim sandbox", prompt, func(t *tx) error {
 		h, err := db.held(t, l.Task, l.Fence)
 		if err != nil {
 			return err
 		}
-		s, err := scanSandbox(t.row(selectSandbox+"WHERE id = ?", string(id)))
-		if errors.Is(err, sql.ErrNoRows) {
-			return fmt.Errorf("sandbox %s: %w", id, fleet.ErrNotFound)
-		}
-		if err != nil {
-			return err
-		}
-		r, err := t.held(h)
-		if err != nil {
-			return err
-		}
-		switch {
-		case s.State == fleet.SandboxClaimed && s.Task == l.Task && s.Fence == l.Fence:
-			out = lifecycle.CloneTask(r.Task)
-			return nil
-		case r.State.Active():
-			return fmt.Errorf("sandbox %s: task %s holds sandbox %s: %w", id, l.Task, r.Sandbox, fleet.ErrConflict)
-		case s.State != fleet.SandboxReady:
-			return fmt.Errorf("sandbox %s is %s: %w", id, s.State, fleet.ErrConflict)
-		}
-		r.Task, s = lifecycle.Claimed(r.Task, s, launch, at)
-		if err := r.claim(t); err != nil {
-			return err
-		}
-		if _, err := t.exec("UPDATE sandboxes SET state = ?, task = ?, fence = ?, claimed_at = ? WHERE id = ?",
-			string(s.State), string(s.Task), s.Fence, nano(s.ClaimedAt), string(id)); err != nil {
-			return err
-		}
-		db.mu.Lock()
-		db.line.claim(h)
-		db.mu.Unlock()
-		db.remember(t, h, r)
-		out = lifecycle.CloneTask(r.Task)
-		return nil
+		out, err = db.claim(t, h, fleet.Claim{Sandbox: id, Launch: launch, At: at})
+		return err
 	})
 	if err != nil {
 		return fleet.Task{}, err
 	}
 	return out, nil
+}
+
+// claim joins a leased task and a ready sandbox.
+func (db *DB) claim(t *tx, h *hold, c fleet.Claim) (fleet.Task, error) {
+	s, err := scanSandbox(t.row(selectSandbox+"WHERE id = ?", string(c.Sandbox)))
+	if errors.Is(err, sql.ErrNoRows) {
+		return fleet.Task{}, fmt.Errorf("sandbox %s: %w", c.Sandbox, fleet.ErrNotFound)
+	}
+	if err != nil {
+		return fleet.Task{}, err
+	}
+	r, err := t.held(h)
+	if err != nil {
+		return fleet.Task{}, err
+	}
+	switch {
+	case s.State == fleet.SandboxClaimed && s.Task == h.id && s.Fence == h.fence:
+		return lifecycle.CloneTask(r.Task), nil
+	case r.State.Active():
+		return fleet.Task{}, fmt.Errorf("sandbox %s: task %s holds sandbox %s: %w", c.Sandbox, h.id, r.Sandbox, fleet.ErrConflict)
+	case s.State != fleet.SandboxReady:
+		return fleet.Task{}, fmt.Errorf("sandbox %s is %s: %w", c.Sandbox, s.State, fleet.ErrConflict)
+	}
+	r.Task, s = lifecycle.Claimed(r.Task, s, c.Launch, c.At)
+	if err := r.claim(t); err != nil {
+		return fleet.Task{}, err
+	}
+	if _, err := t.exec("UPDATE sandboxes SET state = ?, task = ?, fence = ?, claimed_at = ? WHERE id = ?",
+		string(s.State), string(s.Task), s.Fence, nano(s.ClaimedAt), string(c.Sandbox)); err != nil {
+		return fleet.Task{}, err
+	}
+	db.mu.Lock()
+	db.line.claim(h)
+	db.mu.Unlock()
+	db.remember(t, h, r)
+	return lifecycle.CloneTask(r.Task), nil
 }
 
 // Sandbox implements fleet.SandboxRecords.

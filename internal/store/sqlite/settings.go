@@ -21,7 +21,7 @@ func (db *DB) PutSchedule(ctx context.Context, s fleet.Schedule) error {
 	if err != nil {
 		return fmt.Errorf("put schedule %q: %w", s.Name, err)
 	}
-	return db.write(ctx, "put schedule", true, func(t *tx) error {
+	return db.write(ctx, "put schedule", durable, func(t *tx) error {
 		_, err := t.exec("INSERT INTO schedules (name, schedule) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET schedule = excluded.schedule",
 			s.Name, string(b))
 		return err
@@ -30,7 +30,7 @@ func (db *DB) PutSchedule(ctx context.Context, s fleet.Schedule) error {
 
 // DeleteSchedule implements fleet.Schedules; durable.
 func (db *DB) DeleteSchedule(ctx context.Context, name string) error {
-	return db.write(ctx, "delete schedule", true, func(t *tx) error {
+	return db.write(ctx, "delete schedule", durable, func(t *tx) error {
 		res, err := t.exec("DELETE FROM schedules WHERE name = ?", name)
 		if err != nil {
 			return err
@@ -82,7 +82,7 @@ func (db *DB) Setting(ctx context.Context, key string) ([]byte, error) {
 
 // PutSetting implements fleet.Settings.
 func (db *DB) PutSetting(ctx context.Context, key string, value []byte) error {
-	return db.write(ctx, "put setting", false, func(t *tx) error {
+	return db.write(ctx, "put setting", patient, func(t *tx) error {
 		_, err := t.exec("INSERT INTO settings (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
 			key, append([]byte{}, value...))
 		return err

@@ -5,36 +5,28 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"muster.dev/muster/internal/fleet"
 )
 
-// TestSynchronous checks that what was promised to be durable is committed
-// with a sync, and what was not without: killing the process cannot show it.
-func TestSynchronous(t *testing.T) {
+// TestDurable checks that what was promised to be durable is answered after a
+// sync, and what was not without: killing the process cannot show it.
+func TestDurable(t *testing.T) {
 	db := open(t, filepath.Join(t.TempDir(), "muster.db"), Options{BackupEvery: -1})
-	for _, durable := range []bool{true, false, false, true} {
-		var level int
-		if err := db.write(t.Context(), "look", durable, func(tx *tx) error {
-			return tx.row("PRAGMA synchronous").Scan(&level)
-		}); err != nil {
-			t.Fatal(err)
-		}
-		if want := map[bool]int{true: 2, false: 1}[durable]; level != want { // FULL is 2, NORMAL 1
-			t.Errorf("durable %v: synchronous is %d, want %d", durable, level, want)
-		}
-	}
 	var mode string
 	if err := db.readers.QueryRow("PRAGMA journal_mode").Scan(&mode); err != nil || mode != "wal" {
 		t.Errorf("journal mode %s, %v", mode, err)
 	}
-	durable := map[string]bool{}
-	db.onCall = func(c *call) { durable[c.name] = durable[c.name] || c.durable }
+	made := map[string]bool{}
+	db.onCall = func(c *call) { made[c.name] = made[c.name] || c.how == durable }
 	fill(t, db)
 	if _, err := db.Cancel(t.Context(), mustTasks(t, db, fleet.TaskQueued)[0].ID, "", time.Now()); err != nil {
 		t.Fatal(err)
@@ -42,10 +34,103 @@ func TestSynchronous(t *testing.T) {
 	want := map[string]bool{"submit": true, "settle": true, "cancel": true, "put schedule": true,
 		"lease": false, "claim sandbox": false, "put sandbox": false, "append events": false, "append decision": false, "put setting": false}
 	for name, is := range want {
-		if got, called := durable[name]; !called || got != is {
+		if got, called := made[name]; !called || got != is {
 			t.Errorf("%s: durable %v, called %v", name, got, called)
 		}
 	}
+}
+
+// TestWorkBeforeSync holds the sync of a submission back: its task is leased
+// meanwhile, and the submission is answered after the sync only, also when it
+// repeats one under the same key.
+func TestWorkBeforeSync(t *testing.T) {
+	db := open(t, filepath.Join(t.TempDir(), "muster.db"), Options{BackupEvery: -1})
+	ctx := t.Context()
+	hold, reached := make(chan struct{}), make(chan struct{}, 10)
+	whole := db.syncer.sync
+	db.syncer.sync = func() error { reached <- struct{}{}; <-hold; return whole() }
+	task := fleet.Task{Spec: fleet.TaskSpec{Pool: "p", IdempotencyKey: "k"}}
+	answers := make(chan error, 2)
+	for range 2 {
+		go func() {
+			_, err := db.Submit(ctx, []fleet.Task{task})
+			answers <- err
+		}()
+	}
+	<-reached
+	got, err := db.Queue().Lease(ctx, fleet.LeaseRequest{Slots: map[fleet.PoolKey]int{"p": 2}, Visibility: time.Minute})
+	if err != nil || len(got) != 1 {
+		t.Fatalf("leased %d tasks, %v", len(got), err)
+	}
+	if len(answers) > 0 {
+		t.Fatal("answered before it was on the disk")
+	}
+	close(hold)
+	for range 2 {
+		if err := <-answers; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestSyncFails lets a sync fail: the log is moved into the file before
+// anything is called durable, and what cannot be moved is not.
+func TestSyncFails(t *testing.T) {
+	db := open(t, filepath.Join(t.TempDir(), "muster.db"), Options{BackupEvery: -1})
+	ctx := t.Context()
+	fails := 0
+	db.syncer.sync = func() error { fails++; return unix.EIO }
+	if _, err := db.Submit(ctx, []fleet.Task{{Spec: fleet.TaskSpec{Pool: "p"}}}); err != nil {
+		t.Fatalf("submit: %v", err)
+	}
+	if st, err := os.Stat(db.path + "-wal"); err != nil || st.Size() != 0 || fails != 1 {
+		t.Errorf("a log of %d bytes is left after %d failures: %v", st.Size(), fails, err)
+	}
+	// A reader that holds the log in place: no way to make certain.
+	reader, err := db.readers.BeginTx(ctx, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var n int
+	if err := reader.QueryRow("SELECT count(*) FROM tasks").Scan(&n); err != nil || n != 1 {
+		t.Fatal(n, err)
+	}
+	if _, err := db.mover.conn.Exec("PRAGMA busy_timeout=1"); err != nil {
+		t.Fatal(err)
+	}
+	_, err = db.Submit(ctx, []fleet.Task{{Spec: fleet.TaskSpec{Pool: "p"}}})
+	if !errors.Is(err, fleet.ErrUnavailable) || !errors.Is(err, unix.EIO) {
+		t.Fatalf("submit with a log that cannot be synced: %v", err)
+	}
+	if err := reader.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Submit(ctx, []fleet.Task{{Spec: fleet.TaskSpec{Pool: "p"}}}); err != nil || fails != 2 {
+		t.Fatalf("submit after %d failures: %v", fails, err)
+	}
+	recount(t, db)
+}
+
+// TestLogIsMoved writes without a pause: the log is moved into the file beside
+// the writer and begun anew, so that it grows no more while writing goes on.
+func TestLogIsMoved(t *testing.T) {
+	db := open(t, filepath.Join(t.TempDir(), "muster.db"), Options{BackupEvery: -1})
+	value, written := make([]byte, 32<<10), int64(0)
+	for written < 4<<30 {
+		for i := range 256 {
+			for at := 0; at < len(value); at += 512 {
+				value[at] = byte(i) // a page that stays as it is would not be written
+			}
+			if err := db.PutSetting(t.Context(), "s", value); err != nil {
+				t.Fatal(err)
+			}
+			written += int64(len(value))
+		}
+		if st, err := os.Stat(db.path + "-wal"); err == nil && written > 3*st.Size() {
+			return
+		}
+	}
+	t.Error("the log grows with what is written")
 }
 
 func mustTasks(t *testing.T, db *DB, s fleet.TaskState) []fleet.Task {
@@ -115,7 +200,7 @@ func TestBrokenPromise(t *testing.T) {
 		})
 		wg.Go(func() {
 			var mine []fleet.Delivery
-			if err := db.write(ctx, "lease", false, func(tx *tx) error {
+			if err := db.write(ctx, "lease", prompt, func(tx *tx) error {
 				var err error
 				if mine, err = (queue{db}).lease(tx, fleet.LeaseRequest{Slots: map[fleet.PoolKey]int{"": 1}, Visibility: time.Hour}); err != nil {
 					return err

@@ -24,7 +24,7 @@ func (db *DB) ExpireQueued(ctx context.Context, now time.Time, limit int) ([]fle
 	if n == 0 {
 		return out, nil
 	}
-	err := db.write(ctx, "expire", true, func(t *tx) error {
+	err := db.write(ctx, "expire", durable, func(t *tx) error {
 		seqs, err := t.ints("SELECT seq "+late, now.UnixNano(), lifecycle.Limit(limit))
 		if err != nil {
 			return err
@@ -71,7 +71,7 @@ func (t *tx) ints(query string, args ...any) ([]int64, error) {
 
 // WebhookDone implements fleet.Tasks.
 func (db *DB) WebhookDone(ctx context.Context, id fleet.TaskID, problem string) error {
-	return db.write(ctx, "webhook done", false, func(t *tx) error {
+	return db.write(ctx, "webhook done", patient, func(t *tx) error {
 		res, err := t.exec("UPDATE tasks SET webhook = CASE webhook WHEN 1 THEN 2 ELSE webhook END, webhook_problem = ? WHERE id = ?", problem, string(id))
 		if err != nil {
 			return err
@@ -98,7 +98,7 @@ func (db *DB) Prune(ctx context.Context, before time.Time, limit int) ([]fleet.T
 	if tasks == 0 && boxes == 0 {
 		return out, nil
 	}
-	err := db.write(ctx, "prune", false, func(t *tx) error {
+	err := db.write(ctx, "prune", patient, func(t *tx) error {
 		seqs, err := t.ints("SELECT seq "+old, before.UnixNano(), lifecycle.Limit(limit))
 		if err != nil {
 			return err

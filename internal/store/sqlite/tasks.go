@@ -25,7 +25,7 @@ func (db *DB) Submit(ctx context.Context, tasks []fleet.Task) ([]fleet.Task, err
 		}
 	}
 	var out []fleet.Task
-	err := db.write(ctx, "submit", true, func(t *tx) error {
+	err := db.write(ctx, "submit", durable, func(t *tx) error {
 		var err error
 		out, err = db.submit(t, fresh, digests)
 		return err
@@ -131,7 +131,7 @@ func (db *DB) held(t *tx, id fleet.TaskID, fence int64) (*hold, error) {
 
 // Change implements fleet.Tasks.
 func (db *DB) Change(ctx context.Context, id fleet.TaskID, fence int64, c fleet.Change) error {
-	return db.write(ctx, "change", false, func(t *tx) error {
+	return db.write(ctx, "change", prompt, func(t *tx) error {
 		h, err := db.held(t, id, fence)
 		if err != nil {
 			return err
@@ -196,7 +196,7 @@ func (db *DB) Retry(ctx context.Context, id fleet.TaskID, fence int64, due time.
 // in line afterwards, as step says.
 func (db *DB) finish(ctx context.Context, op string, id fleet.TaskID, fence int64, step func(*record) error) (fleet.Task, error) {
 	var out fleet.Task
-	err := db.write(ctx, op, true, func(t *tx) error {
+	err := db.write(ctx, op, durable, func(t *tx) error {
 		h, err := db.held(t, id, fence)
 		if err != nil {
 			return err
@@ -257,7 +257,7 @@ func (r *record) dueHook() {
 // Cancel implements fleet.Tasks.
 func (db *DB) Cancel(ctx context.Context, id fleet.TaskID, by string, now time.Time) (fleet.Task, error) {
 	var out fleet.Task
-	err := db.write(ctx, "cancel", true, func(t *tx) error {
+	err := db.write(ctx, "cancel", durable, func(t *tx) error {
 		r, err := t.taskByID(id)
 		if errors.Is(err, sql.ErrNoRows) {
 			return fmt.Errorf("task %s: %w", id, fleet.ErrNotFound)

@@ -13,20 +13,37 @@ import (
 // most is how many calls share one transaction at most.
 const most = 256
 
+// how a write is made.
+type how int
+
+const (
+	// prompt returns once it is committed: it survives the process.
+	prompt how = iota
+	// durable returns once it has reached the disk: it survives power loss.
+	durable
+	// patient is prompt, and lets what tasks wait for go first.
+	patient
+)
+
+// patience is how many transactions patient calls let go first.
+const patience = 16
+
 // call is one write that waits for its turn.
 type call struct {
-	ctx     context.Context
-	name    string
-	durable bool
-	do      func(*tx) error
-	err     error
-	done    chan struct{}
+	ctx  context.Context
+	name string
+	how  how
+	do   func(*tx) error
+	err  error
+	done chan struct{}
 }
 
 // writer runs calls one after another in shared transactions.
 type writer struct {
 	mu      sync.Mutex
 	waiting []*call
+	later   []*call // patient ones
+	passed  int     // transactions they have let go first
 	closed  bool
 	kick    chan struct{} // holds one value while calls may be waiting
 	ended   chan struct{}
@@ -36,7 +53,6 @@ type writer struct {
 type tx struct {
 	conn  *sql.Conn
 	stmts map[string]*sql.Stmt
-	sync  string // the value of PRAGMA synchronous
 	// moved says the line in memory was changed by this transaction; woken
 	// and told that consumers and readers of events have something to see.
 	moved, woken, told bool
@@ -97,14 +113,14 @@ type failed struct{ err error }
 
 func (f failed) Scan(...any) error { return f.err }
 
-// write runs do in the next transaction and returns once that is committed;
-// with durable, once it has reached the disk. A call whose context ends before
-// its turn is not run; once begun it is run to its end.
-func (db *DB) write(ctx context.Context, name string, durable bool, do func(*tx) error) error {
+// write runs do in a transaction soon and returns once that is committed; with
+// durable, once it has reached the disk. A call whose context ends before its
+// turn is not run; once begun it is run to its end.
+func (db *DB) write(ctx context.Context, name string, how how, do func(*tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	c := &call{ctx: ctx, name: name, durable: durable, do: do, done: make(chan struct{})}
+	c := &call{ctx: ctx, name: name, how: how, do: do, done: make(chan struct{})}
 	if db.onCall != nil {
 		db.onCall(c)
 	}
@@ -114,12 +130,13 @@ func (db *DB) write(ctx context.Context, name string, durable bool, do func(*tx)
 		w.mu.Unlock()
 		return fmt.Errorf("%s: database %s is closed: %w", name, db.path, fleet.ErrUnavailable)
 	}
-	w.waiting = append(w.waiting, c)
-	w.mu.Unlock()
-	select {
-	case w.kick <- struct{}{}:
-	default:
+	if how == patient {
+		w.later = append(w.later, c)
+	} else {
+		w.waiting = append(w.waiting, c)
 	}
+	w.mu.Unlock()
+	poke(w.kick)
 	<-c.done
 	if c.err != nil {
 		return db.wrap(name, c.err)
@@ -133,24 +150,41 @@ func (db *DB) run(t *tx) {
 	defer close(w.ended)
 	for range w.kick {
 		for {
-			w.mu.Lock()
-			n := min(len(w.waiting), most)
-			batch := w.waiting[:n:n]
-			w.waiting = w.waiting[n:]
-			closed := w.closed
-			w.mu.Unlock()
-			if n == 0 {
+			batch, closed := w.take()
+			if len(batch) == 0 {
 				if closed {
 					return
 				}
 				break
 			}
-			db.commit(t, batch)
-			for _, c := range batch {
-				close(c.done)
+			if db.mover.finish.Swap(false) {
+				_, _ = t.conn.ExecContext(context.Background(), "PRAGMA wal_checkpoint(PASSIVE)") // tried again
 			}
+			db.commit(t, batch)
+			db.mover.committed(len(batch))
+			db.answer(batch)
 		}
 	}
+}
+
+// take returns the calls of the next transaction.
+func (w *writer) take() (batch []*call, closed bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	cut := func(calls *[]*call, room int) {
+		n := min(len(*calls), room)
+		batch = append(batch, (*calls)[:n]...)
+		*calls = (*calls)[n:]
+	}
+	cut(&w.waiting, most)
+	if len(batch) > 0 && len(w.later) > 0 {
+		if w.passed++; w.passed <= patience {
+			return batch, w.closed
+		}
+	}
+	w.passed = 0
+	cut(&w.later, max(1, most-len(batch)))
+	return batch, w.closed
 }
 
 // stop lets what is waiting be written and ends the goroutine.
@@ -158,10 +192,7 @@ func (w *writer) stop() {
 	w.mu.Lock()
 	w.closed = true
 	w.mu.Unlock()
-	select {
-	case w.kick <- struct{}{}:
-	default:
-	}
+	poke(w.kick)
 	<-w.ended
 }
 
@@ -205,13 +236,6 @@ func (db *DB) commit(t *tx, batch []*call) {
 // transact begins, runs every call and commits. Its error is one that undid
 // everything; a call that failed by itself is undone by itself.
 func (db *DB) transact(t *tx, batch []*call) error {
-	durable := false
-	for _, c := range batch {
-		durable = durable || c.durable
-	}
-	if err := t.setSync(durable); err != nil {
-		return err
-	}
 	if _, err := t.exec("BEGIN IMMEDIATE"); err != nil {
 		return err
 	}
@@ -269,23 +293,3 @@ func (db *DB) rebuild(t *tx) error {
 	db.mu.Unlock()
 	return db.mend(t)
 }
-
-func (t *tx) setSync(durable bool) error {
-	want := syncNormal
-	if durable {
-		want = syncFull
-	}
-	if t.sync == want {
-		return nil
-	}
-	if _, err := t.conn.ExecContext(context.Background(), want); err != nil {
-		return err
-	}
-	t.sync = want
-	return nil
-}
-
-const (
-	syncFull   = "PRAGMA synchronous=FULL"
-	syncNormal = "PRAGMA synchronous=NORMAL"
-)
