@@ -29,6 +29,7 @@ const (
 	RouteEvents       = "/v1/events"                      // GET: JSON or server-sent events
 	RouteEventExplain = "/v1/events/{seq}/explain"        // GET
 	RouteDecision     = "/v1/decisions/{seq}"             // GET
+	RouteForecast     = "/v1/forecast"                    // GET
 	RouteSchedules    = "/v1/schedules"                   // GET
 	RouteSchedule     = "/v1/schedules/{name}"            // GET, PUT, DELETE
 	RouteVersion      = "/v1/version"                     // GET

@@ -22,8 +22,10 @@ const (
 )
 
 // horizons of a back-test.
-var horizons = []time.Duration{
-	time.Minute, 10 * time.Minute, time.Hour, 6 * time.Hour, 24 * time.Hour, 7 * 24 * time.Hour, MaxHorizon,
+func horizons() []time.Duration {
+	return []time.Duration{
+		time.Minute, 10 * time.Minute, time.Hour, 6 * time.Hour, 24 * time.Hour, 7 * 24 * time.Hour, MaxHorizon,
+	}
 }
 
 // Backtest makes forecasts at many times of the past, each from the (at most
@@ -43,7 +45,7 @@ func Backtest(s *Series, zone *time.Location) fleet.ForecastBacktest {
 	}
 	out.From, out.Until = timeOf(first), timeOf(s.end())
 	for _, of := range []measure{ofArrivals, ofDemand} {
-		for _, h := range horizons {
+		for _, h := range horizons() {
 			if c := contest(s, of, h, zone); c.Forecasts > 0 {
 				out.Scores = append(out.Scores, c)
 			}
@@ -95,11 +97,11 @@ func contest(s *Series, of measure, horizon time.Duration, zone *time.Location) 
 		ours := [...]float64{q.P10, q.P50, q.P90, q.P95, q.P99}
 		spread, flat := errorsAround(past, of, t, last), flatMean(past, of, t)
 		sc.Forecasts++
-		for i, p := range quantiles {
-			sc.Loss += pinball(p, ours[i], actual) / float64(len(quantiles))
-			sc.SeasonalNaive += pinball(p, last, actual) / float64(len(quantiles))
-			sc.SeasonalSpread += pinball(p, spread[i], actual) / float64(len(quantiles))
-			sc.FlatMean += pinball(p, flat, actual) / float64(len(quantiles))
+		for i, p := range quantiles() {
+			sc.Loss += pinball(p, ours[i], actual) / levels
+			sc.SeasonalNaive += pinball(p, last, actual) / levels
+			sc.SeasonalSpread += pinball(p, spread[i], actual) / levels
+			sc.FlatMean += pinball(p, flat, actual) / levels
 		}
 		sc.MedianLoss += pinball(0.5, q.P50, actual)
 		sc.MedianSeasonal += pinball(0.5, last, actual)
@@ -143,7 +145,7 @@ func lastWeek(s *Series, of measure, t target) (float64, bool) {
 
 // errorsAround spreads a seasonal-naive forecast by the errors that the same
 // rule made before: in the last four weeks at the same time of each day.
-func errorsAround(s *Series, of measure, t target, point float64) (out [len(quantiles)]float64) {
+func errorsAround(s *Series, of measure, t target, point float64) (out [levels]float64) {
 	var misses []float64
 	for days := 0; days < 28; days++ {
 		from := t.back(days)
@@ -157,7 +159,7 @@ func errorsAround(s *Series, of measure, t target, point float64) (out [len(quan
 		}
 	}
 	slices.SortFunc(misses, cmp.Compare)
-	for i, p := range quantiles {
+	for i, p := range quantiles() {
 		out[i] = point
 		if len(misses) > 0 {
 			out[i] = max(0, point+misses[min(int(p*float64(len(misses))), len(misses)-1)])

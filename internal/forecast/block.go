@@ -2,7 +2,6 @@ package forecast
 
 import (
 	"encoding/binary"
-	"errors"
 	"math/bits"
 )
 
@@ -22,8 +21,6 @@ import (
 // maxBlock is the most bytes a block takes: the mask, and for each minute a
 // run's length and three numbers of at most five bytes.
 const maxBlock = 8 + minutesOfHour*(1+3*5)
-
-var errBlock = errors.New("an hour of the history is damaged")
 
 // seal encodes an hour.
 func (h *hour) seal() []byte {
@@ -64,11 +61,11 @@ func unseal(b []byte) (hour, error) {
 		return h, nil
 	}
 	if len(b) < 8 || len(b) > maxBlock {
-		return h, errBlock
+		return h, ErrDamaged
 	}
 	known := binary.LittleEndian.Uint64(b)
 	if known == 0 || known>>minutesOfHour != 0 {
-		return h, errBlock
+		return h, ErrDamaged
 	}
 	r := reader{b: b[8:]}
 	for left := bits.OnesCount64(known); left > 0; {
@@ -76,7 +73,7 @@ func unseal(b []byte) (hour, error) {
 		c := cell{known: true, arrivals: int32(r.count(maxArrivals)), peak: int32(r.count(maxDemand))}
 		c.mean = c.peak*meanParts - int32(r.count(uint64(c.peak)*meanParts))
 		if r.failed || run == 0 {
-			return h, errBlock
+			return h, ErrDamaged
 		}
 		for left -= run; run > 0; run-- {
 			i := bits.TrailingZeros64(known)
@@ -85,7 +82,7 @@ func unseal(b []byte) (hour, error) {
 		}
 	}
 	if len(r.b) > 0 {
-		return h, errBlock
+		return h, ErrDamaged
 	}
 	return h, nil
 }

@@ -2,7 +2,6 @@ package forecast
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -20,7 +19,12 @@ const (
 
 // ErrDamaged says that bytes are no history of ours, or one that was cut or
 // changed.
-var ErrDamaged = errors.New("not a history that can be read")
+const ErrDamaged damage = "not a history that can be read"
+
+type damage string
+
+// Error implements error.
+func (d damage) Error() string { return string(d) }
 
 // Revision grows whenever what EncodePast returns has changed beyond waits: at
 // the end of each hour.
@@ -133,7 +137,7 @@ func (h *History) decodePast(b []byte) error {
 	for range n {
 		block := r.bytes(r.count(maxBlock))
 		if _, err := unseal(block); err != nil {
-			return fmt.Errorf("%w: %w", ErrDamaged, err)
+			return err
 		}
 		if len(block) == 0 {
 			block = nil
@@ -167,7 +171,7 @@ func (h *History) decodeOpen(b []byte) error {
 	at := r.signed(farthest)
 	minutes, err := unseal(r.bytes(r.count(maxBlock)))
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrDamaged, err)
+		return err
 	}
 	read := r.signed(math.MaxInt64)
 	last := Reading{Arrived: r.signed(math.MaxInt64), Demand: int(r.signed(math.MaxInt32))}

@@ -191,3 +191,20 @@ func (h *History) Series() *Series {
 	}
 	return s
 }
+
+// Clone is a copy that shares nothing that changes.
+func (h *History) Clone() *History {
+	c := *h
+	c.blocks = slices.Clone(h.blocks)
+	for i, x := range h.sketch {
+		if x == nil {
+			continue
+		}
+		y := *x
+		for j := range y.parts {
+			y.parts[j].masses = slices.Clone(x.parts[j].masses)
+		}
+		c.sketch[i] = &y
+	}
+	return &c
+}

@@ -29,8 +29,10 @@ const (
 	enough      = 12.0 // samples that make the prior superfluous
 )
 
-// quantiles are those that are forecast.
-var quantiles = [...]float64{0.10, 0.50, 0.90, 0.95, 0.99}
+// levels is how many quantiles are forecast.
+const levels = 5
+
+func quantiles() [levels]float64 { return [...]float64{0.10, 0.50, 0.90, 0.95, 0.99} }
 
 // sample is a value that was seen, and how much it counts.
 type sample struct{ v, w float64 }
@@ -70,10 +72,10 @@ func (m model) quantiles(of measure, t target) (q fleet.ForecastQuantiles, prior
 	if weight <= 0 {
 		return m.prior(of, t)
 	}
-	var out [len(quantiles)]float64
+	var out [levels]float64
 	believed := min(float64(len(all))/enough, 1)
 	mean, spread := sum/weight, spreadOf(all)
-	for i, p := range quantiles {
+	for i, p := range quantiles() {
 		out[i] = empirical(all, weight, p)
 		if believed < 1 {
 			out[i] = believed*out[i] + (1-believed)*float64(NegativeBinomial(p, mean, max(spread, priorIDC)))
@@ -101,14 +103,14 @@ func (m model) prior(of measure, t target) (fleet.ForecastQuantiles, string) {
 	if of == ofDemand {
 		mean, spread = w.peak, priorIDC
 	}
-	var out [len(quantiles)]float64
-	for i, p := range quantiles {
+	var out [levels]float64
+	for i, p := range quantiles() {
 		out[i] = float64(NegativeBinomial(p, mean, spread))
 	}
 	return spelled(out), "that the rate seen so far goes on, with the uncertainty of so short a look"
 }
 
-func spelled(q [len(quantiles)]float64) fleet.ForecastQuantiles {
+func spelled(q [levels]float64) fleet.ForecastQuantiles {
 	for i := range q {
 		q[i] = max(q[i], 0)
 		if i > 0 {

@@ -82,8 +82,8 @@ func TestBacktestOnRealTraces(t *testing.T) {
 	}{{"philly", 2 * time.Hour}, {"copilot_agent", 0}, {"itp", 0}} {
 		t.Run(c.name, func(t *testing.T) {
 			b := Backtest(loadTrace(t, c.name, c.most), time.UTC)
-			if len(b.Scores) != 2*len(horizons) {
-				t.Fatalf("%d scores, want %d", len(b.Scores), 2*len(horizons))
+			if len(b.Scores) != 2*len(horizons()) {
+				t.Fatalf("%d scores, want %d", len(b.Scores), 2*len(horizons()))
 			}
 			for _, s := range b.Scores {
 				t.Logf("%-8s %8s n=%3d loss %8.3f seasonal %8.3f spread %8.3f flat %8.3f | median %8.3f %8.3f %8.3f | under90 %.2f under99 %.2f",

@@ -25,6 +25,7 @@ var contract = map[string][]string{
 	v1alpha1.RouteFleet: {"GET"}, v1alpha1.RouteFleetSpec: {"GET"}, v1alpha1.RouteSandboxes: {"GET"},
 	v1alpha1.RouteEvents: {"GET"}, v1alpha1.RouteEventExplain: {"GET"}, v1alpha1.RouteDecision: {"GET"},
 	v1alpha1.RouteSchedules: {"GET"}, v1alpha1.RouteSchedule: {"GET", "PUT", "DELETE"}, v1alpha1.RouteVersion: {"GET"},
+	v1alpha1.RouteForecast: {"GET"},
 	"/healthz": {"GET"}, "/readyz": {"GET"},
 }
 
@@ -186,6 +187,7 @@ func TestAnswersFitTheDocument(t *testing.T) {
 		v1alpha1.RouteTaskUsage: "/v1/tasks/" + string(id) + "/usage", v1alpha1.RouteArtifacts: "/v1/tasks/" + string(id) + "/artifacts",
 		v1alpha1.RouteFleet: "", v1alpha1.RouteFleetSpec: "", v1alpha1.RouteSandboxes: "", v1alpha1.RouteEvents: "",
 		v1alpha1.RouteSchedules: "", v1alpha1.RouteVersion: "", "/healthz": "",
+		v1alpha1.RouteForecast: "/v1/forecast?horizon=2w&template=web&timezone=Europe/Warsaw&backtest=true",
 	} {
 		if url == "" {
 			url = path
