@@ -81,6 +81,8 @@ func contest(s *Series, of measure, horizon time.Duration, zone *time.Location) 
 		sc.Of = "demand"
 	}
 	first := s.start + warmUp
+	var blends map[contestKey]blend
+	chosen := int64(0)
 	every := max(stride, (s.end()-first)/maxOrigins)
 	for now := first; now+ahead <= s.end(); now += every {
 		t := target{now: now, from: now + ahead - int64(n), n: n, zone: zone}
@@ -93,7 +95,10 @@ func contest(s *Series, of measure, horizon time.Duration, zone *time.Location) 
 		if !ok {
 			continue // a rival that cannot play is not beaten
 		}
-		q, _ := model{s: past}.quantiles(of, t)
+		if blends == nil || now-chosen >= min(week, (now-s.start)/8) { // as often as is quick enough
+			blends, chosen = map[contestKey]blend{}, now
+		}
+		q, _ := model{s: past, blend: blends}.quantiles(of, t)
 		ours := [...]float64{q.P10, q.P50, q.P90, q.P95, q.P99}
 		spread, flat := errorsAround(past, of, t, last), flatMean(past, of, t)
 		sc.Forecasts++

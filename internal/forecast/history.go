@@ -61,16 +61,27 @@ type partial struct {
 // Observe takes a reading. What came since the one before is spread over the
 // time between. After a gap of more than 90 s, and when the counter fell (it
 // was reset), the time between is left unknown. A clock that went back rewrites
-// the minutes it shows again.
+// the minutes it shows again; what came meanwhile counts with the next reading.
 func (h *History) Observe(now time.Time, r Reading) {
+	now = now.Round(0) // a machine that sleeps stops the monotonic clock
 	before, at := h.last, h.at
 	dt := now.Sub(at)
 	h.last, h.at = r, now
 	if at.IsZero() || dt <= 0 || dt > maxGap || r.Arrived < before.Arrived {
+		if !at.IsZero() && dt <= 0 && dt > -maxGap && r.Arrived >= before.Arrived {
+			h.last.Arrived = before.Arrived
+		}
 		h.turn(minuteOf(now))
 		return
 	}
-	total, given := r.Arrived-before.Arrived, int64(0)
+	h.spread(at, now, before.Demand, r.Arrived-before.Arrived)
+}
+
+// spread adds the time between two readings to the minutes it covers. Demand is
+// taken to have been that of the first reading until the second, the peak to be
+// the larger.
+func (h *History) spread(at, now time.Time, demand int, arrived int64) {
+	given := int64(0)
 	for from := at; from.Before(now); {
 		m := minuteOf(from)
 		h.turn(m)
@@ -79,17 +90,17 @@ func (h *History) Observe(now time.Time, r Reading) {
 			until = now
 		}
 		s := until.Sub(from).Seconds()
-		n := int64(float64(total)*(until.Sub(at).Seconds()/dt.Seconds())) - given
+		n := int64(float64(arrived)*(until.Sub(at).Seconds()/now.Sub(at).Seconds())) - given
 		given += n
 		h.minute.seconds += s
-		h.minute.area += s * float64(before.Demand)
+		h.minute.area += s * float64(demand)
 		h.minute.arrivals += n
-		h.minute.peak = max(h.minute.peak, before.Demand)
+		h.minute.peak = max(h.minute.peak, demand)
 		from = until
 	}
 	h.turn(minuteOf(now))
-	h.minute.arrivals += total - given // rounding
-	h.minute.peak = max(h.minute.peak, r.Demand)
+	h.minute.arrivals += arrived - given // rounding
+	h.minute.peak = max(h.minute.peak, h.last.Demand)
 }
 
 // turn ends the minute being filled when another has begun.
@@ -112,17 +123,29 @@ func (h *History) turn(minute int64) {
 func (h *History) Record(at time.Time, m Minute) {
 	minute := minuteOf(at)
 	hour := floorDiv(minute, minutesOfHour)
-	if h.filling && hour != h.openAt {
-		if hour > h.openAt {
-			h.push(h.openAt, h.open.seal())
-		} else if keep := hour - h.first; keep < int64(len(h.blocks)) {
-			h.blocks = h.blocks[:max(keep, 0)]
-			h.sealed++
-		}
+	switch {
+	case h.filling && hour > h.openAt:
+		h.push(h.openAt, h.open.seal())
 		h.open = [minutesOfHour]cell{}
+	case h.filling && hour < h.openAt, !h.filling:
+		h.reopen(hour)
 	}
 	h.openAt, h.filling = hour, true
 	h.open[minute-hour*minutesOfHour] = m.cell()
+}
+
+// reopen goes back to an hour that was left, and drops what came after.
+func (h *History) reopen(hour int64) {
+	h.open = [minutesOfHour]cell{}
+	keep := hour - h.first
+	if keep >= int64(len(h.blocks)) {
+		return
+	}
+	if keep >= 0 {
+		h.open, _ = unseal(h.blocks[keep]) // a damaged hour is an unknown one
+	}
+	h.blocks = h.blocks[:max(keep, 0)]
+	h.sealed++
 }
 
 // push appends a sealed hour, with unknown ones between; what becomes older
@@ -162,16 +185,16 @@ func (h *History) Waited(at time.Time, wait time.Duration) {
 
 // Series is the raw minutes, ready to be asked about.
 func (h *History) Series() *Series {
-	if !h.filling {
-		return newSeries(0, 0)
+	end := h.first + int64(len(h.blocks)) // hour
+	if h.filling {
+		end = h.openAt
 	}
-	first := h.openAt
+	first := end
 	if len(h.blocks) > 0 {
-		first = h.first
+		first = max(h.first, end-rawHours) // the clock may have leapt
 	}
-	first = max(first, h.openAt-rawHours) // the clock may have leapt
-	s := newSeries(first*minutesOfHour, int(h.openAt-first+1)*minutesOfHour)
-	for i := first; i < h.openAt; i++ {
+	s := newSeries(first*minutesOfHour, int(end-first+1)*minutesOfHour)
+	for i := first; i < end; i++ {
 		var minutes hour
 		if k := i - h.first; k < int64(len(h.blocks)) {
 			minutes, _ = unseal(h.blocks[k]) // a damaged hour is an unknown one
@@ -182,7 +205,7 @@ func (h *History) Series() *Series {
 	}
 	last := -1
 	for i, c := range h.open {
-		if c.known {
+		if c.known && h.filling {
 			last = i
 		}
 	}
@@ -207,4 +230,18 @@ func (h *History) Clone() *History {
 		c.sketch[i] = &y
 	}
 	return &c
+}
+
+// FromSeries is the history that a fleet would have of these minutes.
+func FromSeries(s *Series) *History {
+	h := &History{}
+	for i, peak := range s.peaks {
+		if peak < 0 {
+			continue
+		}
+		h.Record(timeOf(s.start+int64(i)), Minute{
+			Known: true, Arrivals: int(s.arrivals[i+1] - s.arrivals[i]), Mean: s.demand[i+1] - s.demand[i], Peak: int(peak),
+		})
+	}
+	return h
 }

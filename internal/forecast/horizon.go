@@ -51,7 +51,7 @@ func (h *History) forecast(s *Series, now time.Time, horizon time.Duration, zone
 	if f.Basis.Kind == basisNone {
 		return f
 	}
-	m := model{s: s.before(minuteOf(now)), older: &h.sketch}
+	m := model{s: s.before(minuteOf(now)), older: &h.sketch, blend: map[contestKey]blend{}}
 	n := int(step / time.Minute)
 	t := target{now: minuteOf(now), from: minuteOf(now), n: n, zone: zone}
 	for ; t.from < minuteOf(now)+int64((horizon+time.Minute-1)/time.Minute); t.from += int64(n) {

@@ -20,6 +20,7 @@ type pattern struct {
 	now   time.Time
 	cells [halves]halfOfWeek
 	mean  float64 // arrivals an hour
+	base  float64 // share of all half hours, week by week, that are busy
 }
 
 // halfOfWeek is one half hour of the week, one value for each week it was seen
@@ -31,7 +32,10 @@ type halfOfWeek struct {
 	typical  float64    // arrivals an hour
 }
 
-type weighted struct{ v, w float64 }
+type weighted struct {
+	v, w float64
+	age  int64 // in weeks
+}
 
 // weekly makes the pattern of a history. Minutes are put where the clocks of
 // the zone showed them, over changes of the clock. The sketch is kept in UTC
@@ -45,10 +49,10 @@ func (h *History) weekly(s *Series, now time.Time, zone *time.Location) *pattern
 			continue
 		}
 		c := &p.cells[p.slot(from)]
-		age := float64(floorDiv(s.end()-from, week))
-		weight := math.Pow(forget, age)
-		c.arrivals = append(c.arrivals, weighted{w.arrivals * minutesOfHour / float64(w.known), weight})
-		c.demand = append(c.demand, weighted{w.peak, weight})
+		age := floorDiv(s.end()-from, week)
+		weight := math.Pow(forget, float64(age))
+		c.arrivals = append(c.arrivals, weighted{w.arrivals * minutesOfHour / float64(w.known), weight, age})
+		c.demand = append(c.demand, weighted{w.peak, weight, age})
 	}
 	first := floorDiv(minuteOf(now), minutesOfHour)
 	for hour := first; hour < first+hoursOfWeek; hour++ {
@@ -58,7 +62,7 @@ func (h *History) weekly(s *Series, now time.Time, zone *time.Location) *pattern
 		}
 		for half := range int64(2) {
 			c := &p.cells[p.slot(hour*minutesOfHour+half*halfHour)]
-			c.older = weighted{x.parts[partArrivals].mean(), math.Pow(forget, RawWeeks) * x.parts[partArrivals].weight}
+			c.older = weighted{x.parts[partArrivals].mean(), math.Pow(forget, RawWeeks) * x.parts[partArrivals].weight, RawWeeks}
 		}
 	}
 	p.settle()
@@ -78,8 +82,21 @@ func (p *pattern) settle() {
 		sum += c.typical
 		seen++
 	}
-	if seen > 0 {
-		p.mean = sum / float64(seen)
+	if seen == 0 {
+		return
+	}
+	p.mean = sum / float64(seen)
+	busy, all := 0.0, 0.0
+	for i := range p.cells {
+		for _, x := range p.cells[i].arrivals {
+			all++
+			if x.v >= busyTimes*p.mean {
+				busy++
+			}
+		}
+	}
+	if all > 0 {
+		p.base = busy / all
 	}
 }
 

@@ -111,7 +111,7 @@ func (p *pattern) floor(s *Series, k *peak, lead time.Duration) int {
 		if tasks == 0 || !in[p.slot(from)] {
 			continue
 		}
-		all = append(all, sample{s.rates(from-int64(n)+1, n).arrivals, tasks})
+		all = append(all, sample{v: s.rates(from-int64(n)+1, n).arrivals, w: tasks})
 		total += tasks
 	}
 	if total == 0 {

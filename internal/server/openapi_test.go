@@ -26,7 +26,7 @@ var contract = map[string][]string{
 	v1alpha1.RouteEvents: {"GET"}, v1alpha1.RouteEventExplain: {"GET"}, v1alpha1.RouteDecision: {"GET"},
 	v1alpha1.RouteSchedules: {"GET"}, v1alpha1.RouteSchedule: {"GET", "PUT", "DELETE"}, v1alpha1.RouteVersion: {"GET"},
 	v1alpha1.RouteForecast: {"GET"},
-	"/healthz": {"GET"}, "/readyz": {"GET"},
+	"/healthz":             {"GET"}, "/readyz": {"GET"},
 }
 
 type openapi struct {
