@@ -121,3 +121,6 @@ func (s *Series) after(minute int64) *Series {
 	n := int(min(max(minute-s.start, 0), int64(len(s.peaks))))
 	return &Series{start: s.start + int64(n), arrivals: s.arrivals[n:], demand: s.demand[n:], known: s.known[n:], peaks: s.peaks[n:]}
 }
+
+// Tasks is the number of arrivals in the minutes that were looked at.
+func (s *Series) Tasks() int { return int(s.arrivals[len(s.peaks)] - s.arrivals[0]) }
