@@ -113,16 +113,16 @@ func printPeaks(s *shell, f fleet.Forecast) {
 }
 
 func steps(s *shell, f fleet.Forecast, zone *time.Location) *terminal.Table {
-	layout, step := "Mon 02 Jan 15:04", time.Duration(f.StepSeconds)*time.Second
+	step := time.Duration(f.StepSeconds) * time.Second
 	right := func(title string) terminal.Column { return terminal.Column{Title: title, Right: true} }
 	t := s.table(terminal.Column{Title: "FROM, FOR " + strings.ToUpper(stepText(step))},
 		right("ARRIVALS P10"), right("P50"), right("P90"), right("P95"), right("P99"),
 		right("DEMAND P10"), right("P50"), right("P90"), right("P95"), right("P99"))
 	for _, x := range f.Steps {
-		row := []string{x.From.In(zone).Format(layout)}
+		row := []string{x.From.In(zone).Format("Mon 02 Jan 15:04")}
 		for _, q := range []fleet.ForecastQuantiles{x.Arrivals, x.Demand} {
 			for _, v := range []float64{q.P10, q.P50, q.P90, q.P95, q.P99} {
-				row = append(row, figure(v))
+				row = append(row, strconv.FormatFloat(math.Round(v), 'f', 0, 64))
 			}
 		}
 		t.Row(terminal.Text(row...)...)

@@ -3,6 +3,7 @@ package forecast
 import (
 	"fmt"
 	"math"
+	"strconv"
 	"time"
 
 	"muster.dev/muster/internal/fleet"
@@ -94,7 +95,7 @@ func (h *History) basis(s *Series) fleet.ForecastBasis {
 		b.Since = timeOf(s.start + int64(first))
 		b.UnseenShare = math.Round(1e4*(1-float64(b.KnownMinutes)/float64(span))) / 1e4
 	}
-	b.Kind, b.Sentence = basisWeekly, "from "+spanText(span)+" of minutes"
+	b.Kind, b.Sentence = basisWeekly, "from "+spanText(span)+" of history"
 	if span < 8*24*60 && b.OlderWeeks == 0 {
 		b.Kind = basisRecent
 		b.Sentence += "; no weekly pattern yet, that takes two weeks"
@@ -102,7 +103,7 @@ func (h *History) basis(s *Series) fleet.ForecastBasis {
 		b.Sentence += "; each hour of the week was seen once or twice"
 	}
 	if b.UnseenShare >= 0.005 {
-		b.Sentence += fmt.Sprintf(", %.0f %% of them unseen (unknown, not empty)", 100*b.UnseenShare)
+		b.Sentence += fmt.Sprintf(", %.0f %% of its minutes unseen (unknown, not empty)", 100*b.UnseenShare)
 	}
 	if b.OlderWeeks > 0 {
 		b.Sentence += fmt.Sprintf(", and %s before by the hour", count(b.OlderWeeks, "week"))
@@ -125,10 +126,8 @@ func (s *sketch) weeks() int {
 func spanText(minutes int) string {
 	switch {
 	case minutes >= 14*24*60:
-		if weeks := float64(minutes) / (7 * 24 * 60); weeks != math.Trunc(weeks) {
-			return fmt.Sprintf("%.1f weeks", weeks)
-		}
-		return count(minutes/(7*24*60), "week")
+		weeks := math.Round(float64(minutes)/week*10) / 10
+		return strconv.FormatFloat(weeks, 'f', -1, 64) + " weeks"
 	case minutes >= 48*60:
 		return count(minutes/(24*60), "day")
 	case minutes >= 120:

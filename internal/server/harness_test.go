@@ -83,7 +83,7 @@ func (e *engine) Forecast(_ context.Context, q fleet.ForecastQuery) (fleet.Forec
 	cost := int64(3_100_000)
 	f := fleet.Forecast{
 		Template: q.Template, At: time.Now(), Timezone: q.Zone.String(), HorizonSeconds: q.Horizon.Seconds(), StepSeconds: 60,
-		Basis: fleet.ForecastBasis{Kind: "recent", KnownMinutes: 5, Sentence: "from 5 minutes of minutes"},
+		Basis: fleet.ForecastBasis{Kind: "recent", KnownMinutes: 5, Sentence: "from 5 minutes of history"},
 		Steps: []fleet.ForecastStep{{From: time.Now()}},
 		Week:  fleet.ForecastWeek{Arrivals: []float64{1}, Demand: []float64{1}, WeeksSeen: []int{2}},
 		Peaks: []fleet.ForecastPeak{{Days: "Mondays", Weekdays: []time.Weekday{time.Monday}, CostMicroUSD: &cost}},
