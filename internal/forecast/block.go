@@ -15,7 +15,7 @@ import (
 //	  uvarint          peak of demand, in tasks
 //	  uvarint          peak less mean, in sixteenths of a task
 //
-// A quiet hour takes 12 bytes, a busy one about 5 bytes a minute, and none more
+// A quiet hour takes 12 bytes, a busy one about 6 bytes a minute, and none more
 // than maxBlock.
 
 // maxBlock is the most bytes a block takes: the mask, and for each minute a

@@ -33,7 +33,7 @@ type Reading struct {
 //
 // The zero History has seen nothing. A reading costs O(1), an hour's end a few
 // hundred bytes of encoding. It is about 13 KiB for six idle weeks and about
-// 300 KiB for six busy ones. It is not safe for concurrent use.
+// 370 KiB for six busy ones. It is not safe for concurrent use.
 type History struct {
 	first  int64    // hour (counted from 1970) of blocks[0]
 	blocks [][]byte // sealed hours, see seal; nil: unknown

@@ -44,10 +44,6 @@ func (m Minute) cell() cell {
 	return cell{known: true, arrivals: int32(min(max(m.Arrivals, 0), maxArrivals)), mean: int32(mean), peak: int32(peak)}
 }
 
-func (c cell) minute() Minute {
-	return Minute{Known: c.known, Arrivals: int(c.arrivals), Mean: float64(c.mean) / meanParts, Peak: int(c.peak)}
-}
-
 // hour is sixty minutes in order.
 type hour [minutesOfHour]cell
 
