@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -15,6 +16,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"muster.dev/muster/internal/forecast/forecasttest"
 )
 
 func TestMain(m *testing.M) {
@@ -51,9 +54,25 @@ func TestScripts(t *testing.T) {
 			return setUpServer(env)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "maybe": maybe, "seen": seen,
+			"exits": exits, "maybe": maybe, "seen": seen, "trace": trace,
 		},
 	})
+}
+
+// trace WEEKS FILE writes the tasks of a fleet with a known week (see
+// forecasttest.Load), from Monday 2026-01-05.
+func trace(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: trace WEEKS FILE")
+	}
+	weeks, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	var b strings.Builder
+	b.WriteString("arrival_unix_seconds,duration_seconds,class\n")
+	for _, t := range forecasttest.Load(1, time.Date(2026, 1, 5, 0, 0, 0, 0, time.UTC), weeks) {
+		fmt.Fprintf(&b, "%d,%.0f,ok\n", t.At.Unix(), t.Length.Seconds())
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(b.String()), 0o600))
 }
 
 // nobody is an address nothing listens on.

@@ -40,7 +40,7 @@ task or command did; see their help.`,
 		newCancelCommand(s), newRetryCommand(s), newPatchCommand(s), newArtifactsCommand(s), newExecCommand(s),
 		newScheduleCommand(s))
 	group(root, "fleet", "The fleet:",
-		newFleetCommand(s), newEventsCommand(s), newExplainCommand(s), newSandboxesCommand(s), newReplayCommand(s))
+		newFleetCommand(s), newForecastCommand(s), newEventsCommand(s), newExplainCommand(s), newSandboxesCommand(s), newReplayCommand(s))
 	group(root, "machine", "This machine:",
 		newUpCommand(), newDownCommand(), newValidateCommand(s), newDoctorCommand(s), newTokenCommand(s), newVersionCommand(s))
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {

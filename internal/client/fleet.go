@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"net/url"
 	"strconv"
 
 	"muster.dev/muster/api/v1alpha1"
+	"muster.dev/muster/internal/fleet"
 )
 
 // Fleet returns the fleet: what there is, what is wanted, and why.
@@ -20,6 +22,26 @@ func (c *Client) Fleet(ctx context.Context) (v1alpha1.FleetView, error) {
 func (c *Client) FleetSpec(ctx context.Context) (json.RawMessage, error) {
 	var out json.RawMessage
 	err := c.call(ctx, http.MethodGet, v1alpha1.RouteFleetSpec, nil, nil, &out)
+	return out, err
+}
+
+// Forecast returns what the fleet expects of its load; see the query's fields.
+func (c *Client) Forecast(ctx context.Context, q fleet.ForecastQuery) (fleet.Forecast, error) {
+	ask := url.Values{}
+	if q.Horizon > 0 {
+		ask.Set("horizon", q.Horizon.String())
+	}
+	if q.Template != "" {
+		ask.Set("template", q.Template)
+	}
+	if q.Zone != nil {
+		ask.Set("timezone", q.Zone.String())
+	}
+	if q.Backtest {
+		ask.Set("backtest", "true")
+	}
+	var out fleet.Forecast
+	err := c.call(ctx, http.MethodGet, v1alpha1.RouteForecast, ask, nil, &out)
 	return out, err
 }
 

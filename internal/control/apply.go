@@ -264,8 +264,10 @@ func (o observer) Started(pool fleet.PoolKey, launch fleet.Launch, wait time.Dur
 	if o.e.c.Observe != nil {
 		o.e.c.Observe.Started(pool, launch, wait)
 	}
+	now := o.e.c.Clock()
 	o.e.mu.Lock()
-	o.e.waits.add(o.e.c.Clock(), wait)
+	o.e.waits.add(now, wait)
+	o.e.histories.waited(now, pool, wait)
 	o.e.mu.Unlock()
 }
 

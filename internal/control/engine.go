@@ -35,6 +35,7 @@ type Engine struct {
 	frozen        bool // no more decisions: stopping
 	pools         map[fleet.PoolKey]*poolMemory
 	waits         waits
+	histories     histories
 	spend         spend
 	last          snapshot
 	said          map[fleet.PoolKey]said // what the journal was last told
@@ -43,6 +44,7 @@ type Engine struct {
 	dirty         bool
 	lastJournal   time.Time
 	pruned, saved time.Time // the loop's own
+	kept          time.Time // likewise
 }
 
 // snapshot is the last decision with what it was made from.
@@ -153,7 +155,8 @@ func (e *Engine) Run(ctx context.Context) error {
 	e.wg.Go(func() { _ = e.dispatch.Run(ctx) }) // never fails
 	e.loop(ctx)
 	e.wg.Wait()
-	return e.save(context.WithoutCancel(ctx))
+	end := context.WithoutCancel(ctx)
+	return errors.Join(e.save(end), e.keepHistory(end, true))
 }
 
 // shareWakes gives each wake of the queue to the dispatcher and the loop.

@@ -41,6 +41,11 @@ func (e *Engine) keepHouse(ctx context.Context) {
 			e.c.Logger.Warn("cannot keep measurements", "error", err)
 		}
 	}
+	if due(&e.kept, now, keepEvery) {
+		if err := e.keepHistory(ctx, false); err != nil && ctx.Err() == nil {
+			e.c.Logger.Warn("cannot keep the history", "error", err)
+		}
+	}
 }
 
 // due reports whether a span has passed since last, and notes now if so.

@@ -22,6 +22,7 @@ type poolMemory struct {
 	Proven   string          `json:"proven"` // revision that has started once
 	template fleet.Template  // of a variant
 	base     string          // revision of the template it was made from
+	watched  bool            // the last reading was good
 	started  int64
 	failed   int64
 	finished int64
@@ -67,6 +68,7 @@ func (e *Engine) observe(ctx context.Context, now time.Time, spec *Spec) snapsho
 	s.nodes = nodes
 	g := gather{e: e, now: now, spec: spec, pools: map[fleet.PoolKey]*plan.Pool{}, nodes: map[fleet.NodeID]*plan.Node{}, templates: map[fleet.PoolKey]fleet.Template{}}
 	g.all(ctx, boxes, &s.stats, nodes)
+	g.learn(ctx, &s.stats, err == nil)
 	s.o.Pools, s.o.Nodes = g.poolList(), g.nodeList()
 	s.o.Floors = floorsAt(now, spec)
 	s.o.Spend = e.spend.charge(now, len(boxes), spec.Policy, nodes)
@@ -141,16 +143,6 @@ func (g *gather) all(ctx context.Context, boxes []fleet.Sandbox, stats *fleet.Qu
 		if d.Backlog+d.InFlight > 0 {
 			g.pool(ctx, d.Pool, nil)
 		}
-		if _, variant := templateOf(d.Pool); variant {
-			continue
-		}
-		m := g.e.memory(d.Pool)
-		if m.Arrived > 0 && d.Arrived > m.Arrived {
-			m.Weekly.Observe(g.now, d.Arrived-m.Arrived)
-		} else {
-			m.Weekly.Observe(g.now, 0)
-		}
-		m.Arrived = d.Arrived
 	}
 	for i := range boxes {
 		g.box(ctx, &boxes[i])
@@ -188,7 +180,7 @@ func (g *gather) pool(ctx context.Context, key fleet.PoolKey, like *fleet.Sandbo
 		Proven: m.Proven != "" && m.Proven == t.Revision, Failure: m.failure, FailureReason: m.reason,
 	}
 	if !variant {
-		p.Seasonal = m.Weekly.Floor(g.now, p.Lead.P95+g.spec.Policy.Review, g.spec.Policy.Quantile)
+		p.Seasonal = m.Weekly.Floor(g.now.In(g.spec.zone()), p.Lead.P95+g.spec.Policy.Review, g.spec.Policy.Quantile)
 	}
 	g.pools[key] = p
 	if known {

@@ -5,41 +5,55 @@ import (
 	"time"
 )
 
-// hoursOfWeek counts from Sunday 00:00 UTC.
+// hoursOfWeek counts from Sunday 00:00.
 const hoursOfWeek = 7 * 24
 
-// weeklyKeep is what a new week leaves of the old ones: a half-life of about
-// two weeks, so that a change of habit is followed and one holiday is not.
-const weeklyKeep = 0.7
-
-// Weekly is the arrival rate by hour of the week, in UTC.
+// Weekly is the arrival rate by hour of the week. The hours are those of the
+// zone that the times it is given carry, so that nine o'clock stays nine
+// o'clock when the clocks change; whoever keeps one uses the same zone always.
 type Weekly struct {
 	Rates [hoursOfWeek]float32 `json:"rates"` // tasks a second
 	Weeks [hoursOfWeek]uint8   `json:"weeks"` // times the hour was seen, at most 255
 	Hour  time.Time            `json:"hour"`  // the hour being counted
 	Count int64                `json:"count"`
+	Holes bool                 `json:"holes,omitempty"` // part of that hour was not looked at
 }
 
 // Observe adds n arrivals at now. Hours that passed without a reading are not
 // counted as empty: nobody looked.
 func (w *Weekly) Observe(now time.Time, n int64) {
-	hour := now.UTC().Truncate(time.Hour)
-	if !hour.Equal(w.Hour) {
-		if !w.Hour.IsZero() && hour.After(w.Hour) {
-			w.close()
-		}
-		w.Hour, w.Count = hour, 0
-	}
+	w.turn(now)
 	w.Count += n
 }
 
-func (w *Weekly) close() {
-	i := hourOfWeek(w.Hour)
+// Miss says that there was no reading at now. Of an hour with such a hole only
+// a rate above what is remembered is learned: an outage is never less demand.
+func (w *Weekly) Miss(now time.Time) {
+	w.turn(now)
+	w.Holes = true
+}
+
+func (w *Weekly) turn(now time.Time) {
+	hour := now.Truncate(time.Hour)
+	if hour.Equal(w.Hour) {
+		return
+	}
+	if !w.Hour.IsZero() && hour.After(w.Hour) {
+		w.close(now.Location())
+	}
+	w.Hour, w.Count, w.Holes = hour, 0, false
+}
+
+func (w *Weekly) close(zone *time.Location) {
+	i := hourOfWeek(w.Hour.In(zone)) // read back from JSON it has lost its zone
 	rate := float32(float64(w.Count) / time.Hour.Seconds())
+	if w.Holes && rate <= w.Rates[i] {
+		return
+	}
 	if w.Weeks[i] == 0 {
 		w.Rates[i] = rate
 	} else {
-		w.Rates[i] = weeklyKeep*w.Rates[i] + (1-weeklyKeep)*rate
+		w.Rates[i] = forget*w.Rates[i] + (1-forget)*rate
 	}
 	if w.Weeks[i] < math.MaxUint8 {
 		w.Weeks[i]++
@@ -49,7 +63,7 @@ func (w *Weekly) close() {
 // Rate is the expected rate at a time and how many weeks it rests on; 0, 0
 // when that hour of the week was never seen.
 func (w *Weekly) Rate(at time.Time) (perSecond float64, weeks int) {
-	i := hourOfWeek(at.UTC())
+	i := hourOfWeek(at)
 	return float64(w.Rates[i]), int(w.Weeks[i])
 }
 

@@ -17,6 +17,7 @@ func TestPurity(t *testing.T) {
 	allowed := map[string]bool{
 		"bytes": true, "cmp": true, "encoding/json": true, "fmt": true, "math": true, "slices": true,
 		"strings": true, "time": true, "sort": true, "errors": true, "strconv": true,
+		"container/heap": true, "encoding/binary": true, "math/bits": true,
 		"muster.dev/muster/internal/fleet": true, "muster.dev/muster/internal/forecast": true,
 	}
 	clocks := map[string]bool{"Now": true, "Since": true, "Until": true, "Sleep": true, "After": true, "AfterFunc": true, "NewTimer": true, "NewTicker": true, "Tick": true, "Local": true, "LoadLocation": true}

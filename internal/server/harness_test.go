@@ -80,6 +80,24 @@ func (e *engine) ExplainEvent(_ context.Context, seq int64) (fleet.Explanation, 
 	return fleet.Explanation{Summary: "because"}, e.err
 }
 
+func (e *engine) Forecast(_ context.Context, q fleet.ForecastQuery) (fleet.Forecast, error) {
+	if q.Template != "" && q.Template != "web" {
+		return fleet.Forecast{}, fleet.ErrNotFound
+	}
+	cost := int64(3_100_000)
+	f := fleet.Forecast{
+		Template: q.Template, At: time.Now(), Timezone: q.Zone.String(), HorizonSeconds: q.Horizon.Seconds(), StepSeconds: 60,
+		Basis: fleet.ForecastBasis{Kind: "recent", KnownMinutes: 5, Sentence: "from 5 minutes of history"},
+		Steps: []fleet.ForecastStep{{From: time.Now()}},
+		Week:  fleet.ForecastWeek{Arrivals: []float64{1}, Demand: []float64{1}, WeeksSeen: []int{2}},
+		Peaks: []fleet.ForecastPeak{{Days: "Mondays", Weekdays: []time.Weekday{time.Monday}, CostMicroUSD: &cost}},
+	}
+	if q.Backtest {
+		f.Backtest = &fleet.ForecastBacktest{Scores: []fleet.ForecastScore{{Of: "arrivals"}}}
+	}
+	return f, e.err
+}
+
 // rig is a server on a loopback port with everything behind it.
 type rig struct {
 	t       testing.TB

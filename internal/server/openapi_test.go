@@ -26,7 +26,8 @@ var contract = map[string][]string{
 	v1alpha1.RouteEvents: {"GET"}, v1alpha1.RouteEventExplain: {"GET"}, v1alpha1.RouteDecision: {"GET"},
 	v1alpha1.RouteDecisions: {"GET"}, v1alpha1.RoutePolicy: {"GET"},
 	v1alpha1.RouteSchedules: {"GET"}, v1alpha1.RouteSchedule: {"GET", "PUT", "DELETE"}, v1alpha1.RouteVersion: {"GET"},
-	"/healthz": {"GET"}, "/readyz": {"GET"},
+	v1alpha1.RouteForecast: {"GET"},
+	"/healthz":             {"GET"}, "/readyz": {"GET"},
 }
 
 type openapi struct {
@@ -192,6 +193,7 @@ func TestAnswersFitTheDocument(t *testing.T) {
 		v1alpha1.RouteFleet: "", v1alpha1.RouteFleetSpec: "", v1alpha1.RouteSandboxes: "", v1alpha1.RouteEvents: "",
 		v1alpha1.RouteSchedules: "", v1alpha1.RouteVersion: "", "/healthz": "",
 		v1alpha1.RouteDecisions: "", v1alpha1.RouteDecision: "/v1/decisions/1", v1alpha1.RoutePolicy: "/v1/policies/" + fleet.PolicyDigest(policy),
+		v1alpha1.RouteForecast: "/v1/forecast?horizon=2w&template=web&timezone=Europe/Warsaw&backtest=true",
 	} {
 		if url == "" {
 			url = path

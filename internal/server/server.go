@@ -32,6 +32,9 @@ type Engine interface {
 	SandboxUsage(ctx context.Context, id fleet.SandboxID) (fleet.Usage, error)
 	ExplainTask(ctx context.Context, id fleet.TaskID) (fleet.Explanation, error)
 	ExplainEvent(ctx context.Context, seq int64) (fleet.Explanation, error)
+	// Forecast is what the fleet or one template expects of its load; up to a
+	// second of work with a back-test.
+	Forecast(ctx context.Context, q fleet.ForecastQuery) (fleet.Forecast, error)
 }
 
 // Bounds of the server.
