@@ -29,7 +29,7 @@ const (
 // arrivals within the last lead time, and in the fine one also the arrival
 // rate. A context seen for a short time only leans on the coarser one, and that
 // on a geometric prior. What was learned is forgotten with a half-life of a
-// week. An observation costs O(arrivals), an outlook O(1).
+// day. An observation costs O(arrivals), an outlook O(1).
 //
 // The zero value has seen nothing. It encodes as JSON of at most about 300 kB.
 type Ranks struct {

@@ -1,89 +1,313 @@
 package plan
 
 import (
+	"math"
 	"time"
 
 	"muster.dev/muster/internal/fleet"
+	"muster.dev/muster/internal/forecast"
 )
 
-// nodes sizes the node layer: room for every sandbox wanted, booting nodes
-// counted as supply; empty nodes are kept for about one boot's cost and then
-// returned by name.
+// mostNodes bounds how many nodes one decision asks for.
+const mostNodes = 1000
+
+// layer is the node layer on its way through a decision. Everything that is
+// not said to be nodes is counted in slots of a node.
+type layer struct {
+	slots   int // of a new node
+	ready   int // nodes in service
+	closed  int // nodes cordoned
+	booting int // nodes
+	coming  int // slots of nodes that boot
+	supply  int // slots of nodes in service, and of those that boot
+	busy    int // running, waited for, or on the way out
+	warm    int // granted beyond demand
+	lead    time.Duration
+	price   float64 // of a late start, in node-seconds
+	outlook forecast.Outlook
+	add     int     // nodes to bring
+	gain    float64 // late starts an hour that one more node saves
+	empty   int     // nodes that carry no task
+}
+
+// free is how many slots neither carry a task nor are waited for.
+func (l *layer) free() int { return l.supply - l.busy }
+
+// nodes sizes the node layer. A node is brought when the tasks that wait or
+// the warm stock do not fit, or when the late starts that it is expected to
+// save within a boot time are worth more than it costs; an empty one is kept
+// while that holds, and goes by name when it does not. Booting nodes count as
+// supply.
 func (d *decision) nodes() {
 	t := &d.plan.Nodes
-	for i := range d.o.Nodes {
-		switch d.o.Nodes[i].State {
-		case fleet.NodeReady, fleet.NodeCordoned:
-			t.Ready++
-		case fleet.NodeBooting:
-			t.Booting++
-		}
-	}
-	wanted := 0
-	for i := range d.works {
-		wanted += d.works[i].o.Running + d.works[i].grant
-	}
+	l := d.measureNodes()
+	t.Ready, t.Booting = l.ready+l.closed, l.booting
 	t.Desired = t.Ready + t.Booting
-	t.Reason = Reason{Cause: CauseSteady, Numbers: Numbers{Desired: t.Desired, Count: wanted}}
+	t.Reason = Reason{Cause: CauseSteady, Numbers: Numbers{Desired: t.Desired, Count: l.busy + l.warm}}
 	if !d.p.Nodes.Scalable {
 		t.Reason.Detail = "the host is fixed"
 		return
 	}
-	slots := max(1, d.p.Nodes.Slots)
-	desired := max((wanted+slots-1)/slots, d.p.Nodes.Min)
-	t.Reason = Reason{Cause: CauseNodes, Numbers: Numbers{Desired: desired, Count: wanted}}
-	if most := d.p.Nodes.Max; most > 0 && desired > most {
-		desired = most
-		t.Reason.Bound, t.Reason.Numbers.Limit = BoundNodes, most
-	}
-	have := t.Ready + t.Booting
-	t.Desired = desired
-	switch {
-	case desired > have && d.uncordon(desired-have):
-	case desired > have:
-		d.act(Action{Kind: ScaleNodes, N: desired, Reason: &t.Reason})
-	case desired < have && d.signal == "" && d.o.NodesError == "":
-		d.releaseEmpty(have - desired)
+	d.wake(l.outlook.Next)
+	d.want(&l)
+	d.bound(&l, t)
+	t.Desired = l.ready + l.booting + l.add
+	t.Reason.Numbers = d.nodeNumbers(&l, t.Desired)
+	if l.add > 0 {
+		d.bring(&l, t)
 		return
 	}
-	d.next.Nodes.Over = time.Time{}
+	d.giveBack(&l, t)
 }
 
-// uncordon takes nodes back into service before new ones are asked for.
-func (d *decision) uncordon(n int) bool {
-	done := false
+// measureNodes adds the layer up.
+func (d *decision) measureNodes() layer {
+	l := layer{slots: max(1, d.p.Nodes.Slots), lead: d.p.Nodes.BootLead}
+	if d.o.NodeLead.P95 > 0 {
+		l.lead = d.o.NodeLead.P95
+	}
 	for i := range d.o.Nodes {
-		if o := &d.o.Nodes[i]; n > 0 && o.State == fleet.NodeCordoned {
-			d.act(Action{Kind: UncordonNode, Node: o.ID, Reason: &d.plan.Nodes.Reason})
-			n--
-			done = true
+		n := &d.o.Nodes[i]
+		slots := n.Slots
+		if slots <= 0 {
+			slots = l.slots
+		}
+		switch n.State {
+		case fleet.NodeBooting:
+			l.booting++
+			l.coming += slots
+			l.supply += slots
+		case fleet.NodeReady:
+			l.ready++
+			l.supply += slots
+			if n.Running == 0 {
+				l.empty++
+			}
+		case fleet.NodeCordoned:
+			l.closed++
+			// What still runs there is part of busy.
+			l.supply += n.Running
 		}
 	}
-	return done && n <= 0
+	for i := range d.works {
+		w := &d.works[i]
+		k := d.weight(w.o.Size)
+		l.busy += k * (w.o.Running + min(w.need, w.grant))
+		l.warm += k * max(0, w.grant-w.need)
+	}
+	if o := d.o.Outlook; o != nil {
+		l.outlook = *o
+	}
+	return l
 }
 
-// releaseEmpty cordons empty nodes beyond the want and returns those that are
-// cordoned and still empty, once the surplus has lasted for the hold.
-func (d *decision) releaseEmpty(n int) {
-	next := &d.next.Nodes
-	if next.Over.IsZero() || next.Over.After(d.now) {
-		next.Over = d.now
+// weight is how many slots of a new node a sandbox of a size takes.
+func (d *decision) weight(z Size) int {
+	c, slots := d.p.Nodes.Size, float64(max(1, d.p.Nodes.Slots))
+	k := 1.0
+	for _, r := range [3][2]int64{{z.MilliCPU, c.MilliCPU}, {z.MemoryBytes, c.MemoryBytes}, {z.DiskBytes, c.DiskBytes}} {
+		if r[1] > 0 {
+			k = max(k, math.Ceil(slots*float64(r[0])/float64(r[1])))
+		}
 	}
-	if d.now.Sub(next.Over) < d.p.Nodes.Hold {
+	return int(min(k, slots))
+}
+
+// want counts the nodes that are missing.
+func (d *decision) want(l *layer) {
+	s := &d.next.Nodes
+	d.settlePrice(s)
+	l.price = math.Exp(s.LogPrice)
+	least := d.p.Nodes.Min - l.ready - l.booting
+	free := l.free()
+	for ; l.add < mostNodes; l.add++ {
+		l.gain = l.outlook.Rate(free, l.slots)
+		if l.add >= least && free >= l.warm && l.price*l.gain <= 1 {
+			break
+		}
+		free += l.slots
+	}
+	l.gain = l.outlook.Rate(l.free(), l.slots) * time.Hour.Seconds()
+	// Room that is split over nodes may hold nothing of what waits.
+	if d.scarce > 0 && l.add == 0 && l.coming == 0 {
+		l.add = 1
+	}
+}
+
+// settlePrice moves the price of a late start towards the share of late starts
+// that the objective allows: fewer, and it falls; more, and it rises, up to a
+// bound, since there are loads that no money makes punctual.
+func (d *decision) settlePrice(s *NodeState) {
+	p := &d.p.Nodes
+	low, high := math.Log(p.PriceMin), math.Log(p.PriceMax)
+	begun, late := d.o.Begun-s.Begun, d.o.Late-s.Late
+	if !s.Priced {
+		s.Priced, s.LogPrice = true, high
+	} else if begun >= 0 && late >= 0 {
+		s.LogPrice += p.Gain * (float64(late) - p.LateShare*float64(begun))
+	}
+	s.LogPrice = min(max(s.LogPrice, low), high)
+	s.Begun, s.Late = d.o.Begun, d.o.Late
+}
+
+// bound holds back what the maximum, the money or failing boots do not allow,
+// and says so.
+func (d *decision) bound(l *layer, t *NodeTarget) {
+	s := &d.next.Nodes
+	s.Breaker = s.Breaker.update(d.now, &Pool{Started: d.o.NodesStarted, Failed: d.o.NodesFailed}, d.p.Breaker)
+	t.Reason.Cause = CauseNodes
+	hold := func(n int, c Cause, b Bound, limit int) {
+		if n < l.add {
+			l.add = max(0, n)
+			t.Reason.Cause, t.Reason.Bound, t.Reason.Numbers.Limit = c, b, limit
+		}
+	}
+	if most := d.p.Nodes.Max; most > 0 {
+		hold(most-l.ready-l.closed-l.booting, CauseCapacity, BoundNodesMax, most)
+	}
+	if d.room.bound == BoundBudget {
+		hold(0, CauseBudget, BoundBudget, 0)
+	}
+	if permitted := s.Breaker.permits(d.now, d.p.Breaker); permitted >= 0 {
+		hold(permitted-l.booting, CauseBreaker, BoundBreaker, 0)
+		if t.Reason.Cause == CauseBreaker {
+			t.Reason.Detail = d.o.NodeFailure
+			d.wake(s.Breaker.RetryAt)
+		}
+	}
+}
+
+// nodeNumbers are the numbers of the layer's reason.
+func (d *decision) nodeNumbers(l *layer, desired int) Numbers {
+	n := Numbers{
+		Desired: desired, Count: l.busy, Warm: l.warm, Ready: l.ready, Starting: l.booting, Draining: l.closed,
+		Free: l.free(), Rate: l.outlook.Mean / max(1, l.outlook.Lead.Seconds()), Lead: l.lead,
+		Price: l.price, Saves: l.gain, Limit: d.plan.Nodes.Reason.Numbers.Limit, Failures: d.next.Nodes.Breaker.Failures,
+	}
+	if d.plan.Nodes.Reason.Cause == CauseBudget {
+		n.Spent, n.Budget = d.room.spent, d.room.budget
+	}
+	for i := range d.works {
+		n.Backlog += d.works[i].d.Backlog
+	}
+	return n
+}
+
+// bring takes cordoned nodes back into service before new ones are asked for.
+func (d *decision) bring(l *layer, t *NodeTarget) {
+	t.Reason.Breach = d.projectNodes(l)
+	left := l.add
+	for i := range d.o.Nodes {
+		if o := &d.o.Nodes[i]; left > 0 && o.State == fleet.NodeCordoned {
+			d.act(Action{Kind: UncordonNode, Node: o.ID, Reason: &t.Reason})
+			left--
+		}
+	}
+	if left > 0 {
+		d.act(Action{Kind: ScaleNodes, N: t.Ready + t.Booting + left, Reason: &t.Reason})
+	}
+}
+
+// projectNodes says when a task will have waited for longer than the
+// objective, and until when more nodes would have prevented it: from the oldest
+// task that waits, or else from when the free slots are used up.
+func (d *decision) projectNodes(l *layer) *Breach {
+	start := d.p.PriorLead.P95
+	var oldest time.Time
+	for i := range d.works {
+		w := &d.works[i]
+		if w.need > 0 && w.d.Backlog > w.d.Held && !w.d.Oldest.IsZero() && (oldest.IsZero() || w.d.Oldest.Before(oldest)) {
+			oldest, start = w.d.Oldest, d.lead(w)
+		}
+	}
+	at := oldest.Add(d.p.Objective)
+	if free := l.free(); oldest.IsZero() || free > 0 {
+		rate := max(l.outlook.Mean, float64(l.outlook.Recent)) / max(1, l.outlook.Lead.Seconds())
+		if rate <= 0 {
+			return nil
+		}
+		at = d.now.Add(time.Duration(float64(max(0, free))/rate*float64(time.Second)) + d.p.Objective)
+	}
+	return &Breach{At: at, By: at.Add(-l.lead - start), Nodes: l.add}
+}
+
+// giveBack returns empty nodes that cost more to keep than the late starts
+// they are expected to save, those already paid for the minimum first.
+func (d *decision) giveBack(l *layer, t *NodeTarget) {
+	if d.signal != "" || d.o.NodesError != "" || l.empty+l.closed == 0 {
 		return
 	}
+	free, spare := l.free(), l.ready+l.booting-d.p.Nodes.Min
 	for i := range d.o.Nodes {
 		o := &d.o.Nodes[i]
-		if n == 0 || o.Used > 0 {
+		cordoned := o.State == fleet.NodeCordoned
+		if o.Running > 0 || o.State != fleet.NodeReady && !cordoned || d.placedOn(o.ID) {
 			continue
 		}
-		switch o.State {
-		case fleet.NodeReady:
-			d.act(Action{Kind: CordonNode, Node: o.ID, Reason: &d.plan.Nodes.Reason})
-			n--
-		case fleet.NodeCordoned:
-			d.act(Action{Kind: ReleaseNode, Node: o.ID, Reason: &d.plan.Nodes.Reason})
-			n--
+		if !cordoned {
+			if paid := o.Requested.Add(d.p.Nodes.MinBill); d.now.Before(paid) { // paid for anyway
+				d.wake(paid)
+				continue
+			}
+			if spare <= 0 || free-l.slots < l.warm || d.worthKeeping(l, free-l.slots) {
+				continue
+			}
+			free, spare = free-l.slots, spare-1
+		}
+		d.evacuate(o, t)
+	}
+}
+
+// worthKeeping tells whether a node beyond so many free slots saves more than
+// it costs, the boot that it would need otherwise included.
+func (d *decision) worthKeeping(l *layer, free int) bool {
+	save := d.p.Nodes.Keep * l.price * l.outlook.Rate(free, l.slots)
+	return save+l.lead.Seconds()*l.outlook.Rate(free, 1) > 1
+}
+
+// placedOn tells whether this decision starts something on a node.
+func (d *decision) placedOn(id fleet.NodeID) bool {
+	for i := range d.plan.Actions {
+		if a := &d.plan.Actions[i]; (a.Kind == StartSandboxes || a.Kind == UndrainSandbox) && a.Node == id {
+			return true
 		}
 	}
+	return false
+}
+
+// evacuate releases a node without tasks: at once when nothing is on it, and
+// else by draining the warm sandboxes there.
+func (d *decision) evacuate(o *Node, t *NodeTarget) {
+	t.Reason.Cause = CauseIdleNode
+	if o.Used == 0 {
+		d.act(Action{Kind: ReleaseNode, Node: o.ID, Reason: &t.Reason})
+		return
+	}
+	if o.State == fleet.NodeReady {
+		d.act(Action{Kind: CordonNode, Node: o.ID, Reason: &t.Reason})
+	}
+	for i := range d.works {
+		w := &d.works[i]
+		for b := 0; b < len(w.o.Idle) && b < MaxIdle; b++ {
+			if x := &w.o.Idle[b]; x.Node == o.ID && w.named&(1<<b) == 0 {
+				w.named |= 1 << b
+				w.drains++
+				d.act(Action{Kind: DrainSandbox, Pool: w.o.Key, Sandbox: x.ID, Node: x.Node, Reason: &t.Reason})
+			}
+		}
+	}
+}
+
+// leaving tells a node that takes no new work: what is drained there is not
+// taken back.
+func (d *decision) leaving(id fleet.NodeID) bool {
+	if id == "" || !d.p.Nodes.Scalable {
+		return false
+	}
+	for i := range d.o.Nodes {
+		if d.o.Nodes[i].ID == id {
+			return d.o.Nodes[i].State == fleet.NodeCordoned
+		}
+	}
+	return false
 }

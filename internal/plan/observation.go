@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"muster.dev/muster/internal/fleet"
+	"muster.dev/muster/internal/forecast"
 )
 
 // Observation is everything a decision may know about the world. Pools,
@@ -15,6 +16,19 @@ type Observation struct {
 	// NodesError says that the nodes could not be read; Nodes is then the last
 	// reading.
 	NodesError string `json:"nodesError,omitempty"`
+	// NodeLead is measured from the request of a node to ready. NodesStarted and
+	// NodesFailed count boots that ended well and badly; monotonic in one life of
+	// the process. NodeFailure is the last one, in words.
+	NodeLead     fleet.Lead `json:"nodeLead,omitzero"`
+	NodesStarted int64      `json:"nodesStarted,omitempty"`
+	NodesFailed  int64      `json:"nodesFailed,omitempty"`
+	NodeFailure  string     `json:"nodeFailure,omitempty"`
+	// Outlook is what is expected of the next boot time; nil: nothing is known.
+	Outlook *forecast.Outlook `json:"outlook,omitempty"`
+	// Begun counts tasks that started, Late those of them that waited longer
+	// than the objective; monotonic in one life of the process.
+	Begun int64 `json:"begun,omitempty"`
+	Late  int64 `json:"late,omitempty"`
 	// Floors are the calendar's windows that are open or open soon. They are
 	// part of the observation so that a decision made again does not depend on
 	// the time-zone database.
@@ -116,6 +130,10 @@ type Node struct {
 	UsedSize Size            `json:"usedSize"`
 	Running  int             `json:"running"` // of them, with a task
 	Since    time.Time       `json:"since"`   // requested, or empty since
+	// Requested is when it was asked for, from when on it is paid.
+	Requested time.Time `json:"requested,omitzero"`
+	// Residual is how long its longest task is expected to go on; see Prefer.
+	Residual time.Duration `json:"residual,omitempty"`
 }
 
 // Floor is a window in which at least Min sandboxes of a template are kept

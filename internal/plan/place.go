@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"time"
 
 	"muster.dev/muster/internal/fleet"
 )
@@ -13,6 +14,8 @@ type space struct {
 	node  int32 // index in the observation
 	slots int32
 	size  Size
+	// prefer is the order of nodes; see Prefer.
+	prefer float64
 }
 
 const unbounded = 1 << 30
@@ -38,8 +41,18 @@ func (s *space) take(n int, z Size) {
 	s.size.DiskBytes -= int64(n) * z.DiskBytes
 }
 
-// spaces lists the nodes in service, the fullest first: best fit, so that
-// emptying nodes empty.
+// Prefer orders nodes for new work, the highest first: the node that is
+// expected to be busy longest anyway, and of those the fuller. So short tasks
+// join long ones, and nodes empty together.
+func Prefer(n *Node) float64 {
+	if n.Running == 0 {
+		return 0
+	}
+	return (n.Residual + time.Second).Seconds() * (1 + float64(n.Running)/float64(max(1, n.Slots)))
+}
+
+// listSpaces lists the nodes in service in the order of Prefer, those equal
+// fullest first, so that emptying nodes empty.
 func (d *decision) listSpaces() []space {
 	out := d.spaces[:0]
 	for i := range d.o.Nodes {
@@ -51,14 +64,17 @@ func (d *decision) listSpaces() []space {
 		if n.Slots > 0 {
 			slots = max(0, n.Slots-n.Used)
 		}
-		out = append(out, space{node: int32(i), slots: int32(slots), size: Size{
+		if slots == 0 {
+			continue
+		}
+		out = append(out, space{node: int32(i), slots: int32(slots), prefer: Prefer(n), size: Size{
 			MilliCPU:    n.Capacity.MilliCPU - n.UsedSize.MilliCPU,
 			MemoryBytes: n.Capacity.MemoryBytes - n.UsedSize.MemoryBytes,
 			DiskBytes:   n.Capacity.DiskBytes - n.UsedSize.DiskBytes,
 		}})
 	}
 	slices.SortFunc(out, func(a, b space) int {
-		return cmp.Or(cmp.Compare(a.slots, b.slots), cmp.Compare(a.node, b.node))
+		return cmp.Or(cmp.Compare(b.prefer, a.prefer), cmp.Compare(a.slots, b.slots), cmp.Compare(a.node, b.node))
 	})
 	d.spaces = out
 	return out

@@ -77,10 +77,21 @@ type NodePolicy struct {
 	Scalable bool          `json:"scalable"` // false: one fixed host
 	Min      int           `json:"min"`
 	Max      int           `json:"max"`
-	Slots    int           `json:"slots"` // of a new node
-	Size     Size          `json:"size"`  // of a new node
-	Hold     time.Duration `json:"hold"`  // how long an empty node is kept: about one boot's cost
-	BootLead time.Duration `json:"bootLead"`
+	Slots    int           `json:"slots"`    // of a new node
+	Size     Size          `json:"size"`     // of a new node
+	BootLead time.Duration `json:"bootLead"` // until it is measured
+	// MinBill is the shortest time a node is paid for.
+	MinBill time.Duration `json:"minBill"`
+	// LateShare is the share of tasks that may wait longer than the objective;
+	// the price of a late start follows it, between PriceMin and PriceMax
+	// node-seconds: Gain is how strongly one late start moves it (in its
+	// logarithm). Keep is what a node that is there is worth as a multiple of one
+	// that would have to be booted.
+	LateShare float64 `json:"lateShare"`
+	PriceMin  float64 `json:"priceMin"`
+	PriceMax  float64 `json:"priceMax"`
+	Gain      float64 `json:"gain"`
+	Keep      float64 `json:"keep"`
 }
 
 // WithDefaults fills in what was left out.
@@ -103,7 +114,12 @@ func (p Policy) WithDefaults() Policy {
 	def(&p.Breaker.GiveUp, 5)
 	def(&p.Nodes.Slots, 8)
 	def(&p.Nodes.BootLead, 45*time.Second)
-	def(&p.Nodes.Hold, p.Nodes.BootLead)
+	def(&p.Nodes.MinBill, time.Minute)
+	def(&p.Nodes.LateShare, 0.008)
+	def(&p.Nodes.PriceMin, 50)
+	def(&p.Nodes.PriceMax, 250)
+	def(&p.Nodes.Gain, 0.02)
+	def(&p.Nodes.Keep, 3)
 	return p
 }
 

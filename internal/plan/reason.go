@@ -32,6 +32,7 @@ const (
 	CauseGiveUp     Cause = "give_up"      // it never started and never will
 	CauseUnfit      Cause = "unfit"        // made with another isolation than is asked for now
 	CauseNodes      Cause = "nodes"        // room for sandboxes
+	CauseIdleNode   Cause = "idle_node"    // an empty node costs more than it saves
 )
 
 // Bound names the constraint that bound; empty when none did.
@@ -46,6 +47,7 @@ const (
 	BoundMemory   Bound = "node.memory"
 	BoundDisk     Bound = "node.disk"
 	BoundNodes    Bound = "nodes" // none is there
+	BoundNodesMax Bound = "nodes.max"
 	BoundBudget   Bound = "cost.budget"
 	BoundBreaker  Bound = "breaker"
 	BoundFloor    Bound = "capacity.floors"
@@ -63,6 +65,16 @@ type Reason struct {
 	// Detail is what numbers cannot say: the error of a failed start, the name
 	// of a floor.
 	Detail string `json:"detail,omitempty"`
+	// Breach is the objective projected forward; nil when it is not in danger.
+	Breach *Breach `json:"breach,omitempty"`
+}
+
+// Breach says when a task will have waited for longer than the objective, and
+// until when so many more nodes had to be requested to prevent it.
+type Breach struct {
+	At    time.Time `json:"at"`
+	By    time.Time `json:"by"`
+	Nodes int       `json:"nodes"`
 }
 
 // Numbers are those a reason rests on. Counts are tasks or sandboxes.
@@ -84,8 +96,13 @@ type Numbers struct {
 	Lead      time.Duration `json:"lead,omitempty"` // p95
 	OldestAge time.Duration `json:"oldestAge,omitempty"`
 	Wait      time.Duration `json:"wait,omitempty"` // until this is looked at again
-	Spent     int64         `json:"spent,omitempty"`
-	Budget    int64         `json:"budget,omitempty"` // micro-USD
+	// Of the node layer, where counts are slots but for Desired, Ready, Starting
+	// and Draining, which are nodes.
+	Free   int     `json:"free,omitempty"`
+	Price  float64 `json:"price,omitempty"` // of a late start, in node-seconds
+	Saves  float64 `json:"saves,omitempty"` // late starts an hour that one more node saves
+	Spent  int64   `json:"spent,omitempty"`
+	Budget int64   `json:"budget,omitempty"` // micro-USD
 }
 
 // Map returns the numbers by name, zero ones left out; durations in seconds,
@@ -99,6 +116,7 @@ func (n Numbers) Map() map[string]float64 {
 		"stale": float64(n.Stale), "count": float64(n.Count), "limit": float64(n.Limit),
 		"failures": float64(n.Failures), "rate": n.Rate, "leadSeconds": n.Lead.Seconds(),
 		"oldestAgeSeconds": n.OldestAge.Seconds(), "waitSeconds": n.Wait.Seconds(),
+		"free": float64(n.Free), "priceNodeSeconds": n.Price, "savesPerHour": n.Saves,
 		"spentUSD": float64(n.Spent) / 1e6, "budgetUSD": float64(n.Budget) / 1e6,
 	} {
 		if v != 0 {
@@ -153,7 +171,9 @@ func (r Reason) Sentence() string {
 	case CauseUnfit:
 		s = fmt.Sprintf("taking 1 of %d ready out of dispatch", n.Ready)
 	case CauseNodes:
-		s = fmt.Sprintf("%d nodes wanted for %d sandboxes", n.Desired, n.Count)
+		s = r.nodeSentence()
+	case CauseIdleNode:
+		s = "an empty node goes: " + r.nodeSentence()
 	default:
 		s = string(r.Cause)
 	}
@@ -161,6 +181,18 @@ func (r Reason) Sentence() string {
 		s += ": " + r.Detail
 	}
 	return r.bounded(s)
+}
+
+// nodeSentence says what the node layer is sized for.
+func (r Reason) nodeSentence() string {
+	n := r.Numbers
+	s := fmt.Sprintf("%d nodes wanted: %d slots busy or waited for, %d free, %d for warm stock; have %d ready, %d booting (%s); one more saves %.2g late starts an hour at %.0f node-seconds each",
+		n.Desired, n.Count, n.Free, n.Warm, n.Ready, n.Starting, short(n.Lead), n.Saves, n.Price)
+	if b := r.Breach; b != nil {
+		s += fmt.Sprintf("; the objective is breached at %s unless %d more are requested by %s",
+			b.At.UTC().Format(time.TimeOnly), b.Nodes, b.By.UTC().Format(time.TimeOnly))
+	}
+	return s
 }
 
 func (r Reason) supplySentence() string {

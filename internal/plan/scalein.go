@@ -6,6 +6,9 @@ import (
 
 // isStale tells a sandbox that is to be replaced.
 func (d *decision) isStale(w *work, b *Idle) bool {
+	if w.t.MaxAge > 0 {
+		d.wake(b.Created.Add(w.t.MaxAge))
+	}
 	return b.Stale || w.t.MaxAge > 0 && d.now.Sub(b.Created) >= w.t.MaxAge
 }
 
@@ -59,6 +62,7 @@ func (d *decision) scaleIn(w *work) {
 		w.s.SurplusSince = d.now
 	}
 	if wait := d.p.HoldSurplus - d.now.Sub(w.s.SurplusSince); wait > 0 {
+		d.wake(d.now.Add(wait))
 		if w.cause == "" {
 			w.because(CauseHold, BoundNone, 0)
 			w.count, w.wait = surplus, wait
@@ -121,8 +125,10 @@ func (d *decision) destroyDrained(w *work) {
 			taken--
 			continue
 		}
-		if age := d.now.Sub(b.Since); age >= d.p.DrainGrace || age < 0 {
+		if age := d.now.Sub(b.Since); age >= d.p.DrainGrace || age < 0 || d.leaving(b.Node) {
 			d.act(Action{Kind: DestroySandbox, Pool: w.o.Key, Sandbox: b.ID, Node: b.Node})
+		} else {
+			d.wake(b.Since.Add(d.p.DrainGrace))
 		}
 	}
 }

@@ -202,6 +202,7 @@ func (d *decision) guard(w *work) {
 	w.starts = allowed
 	w.detail = w.o.Failure
 	w.wait = max(0, b.RetryAt.Sub(d.now))
+	d.wake(b.RetryAt)
 	if allowed > 0 || b.open() && w.o.Starting > 0 {
 		w.because(CauseProbe, BoundBreaker, 0)
 	} else {

@@ -18,8 +18,13 @@ type State struct {
 
 // NodeState is the memory of the node layer.
 type NodeState struct {
-	// Over is since when there are more nodes than wanted.
-	Over time.Time `json:"over,omitzero"`
+	// LogPrice is the logarithm of what one late start is worth, in
+	// node-seconds; Begun and Late are the counters it was settled at.
+	Priced   bool    `json:"priced,omitempty"`
+	LogPrice float64 `json:"logPrice,omitempty"`
+	Begun    int64   `json:"begun,omitempty"`
+	Late     int64   `json:"late,omitempty"`
+	Breaker  Breaker `json:"breaker,omitzero"`
 }
 
 // PoolState is the memory of one pool.

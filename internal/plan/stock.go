@@ -47,6 +47,10 @@ func (d *decision) floors(w *work) {
 	lead := d.lead(w)
 	for i := range d.o.Floors {
 		f := &d.o.Floors[i]
+		if f.Template == w.o.Template {
+			d.wake(f.From.Add(-lead))
+			d.wake(f.Until)
+		}
 		if f.Template != w.o.Template || d.now.Before(f.From.Add(-lead)) || !d.now.Before(f.Until) {
 			continue
 		}
@@ -84,6 +88,9 @@ func (d *decision) hold(w *work, raw int) int {
 	}
 	if raw >= s.Warm || !d.now.Before(s.WarmUntil) {
 		s.Warm, s.WarmUntil = raw, d.now.Add(d.p.HoldWarm)
+	}
+	if s.Warm > w.floor {
+		d.wake(s.WarmUntil)
 	}
 	return s.Warm
 }
