@@ -103,7 +103,7 @@ func (p *pattern) stretches() [][2]int {
 func (p *pattern) typical(i int) float64 { return p.cells[(i+halves)%halves].typical }
 
 // split divides a stretch around its highest half hour where what is at least
-// half as high has twice what the rest has: a rush at nine is not the same as
+// half as high has twice what the rest has, and is long enough: a rush at nine is not the same as
 // the office day behind it.
 func (p *pattern) split(first, n int) []peak {
 	if n <= 0 {
@@ -130,7 +130,7 @@ func (p *pattern) split(first, n int) []peak {
 			rest += p.typical(first+i) / float64(n-b+a)
 		}
 	}
-	if b-a < n && core >= 2*rest {
+	if b-a >= leastHalves && b-a < n && core >= 2*rest {
 		return slices.Concat(p.split(first, a), p.split(first+a, b-a), p.split(first+b, n-b))
 	}
 	at := first % halves
