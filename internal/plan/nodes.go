@@ -8,6 +8,10 @@ import (
 	"muster.dev/muster/internal/forecast"
 )
 
+// burstFrom is how many arrivals in one lead time make a burst, of which half
+// as many again are expected.
+const burstFrom = 4
+
 // mostNodes bounds how many nodes one decision asks for.
 const mostNodes = 1000
 
@@ -119,6 +123,10 @@ func (d *decision) want(l *layer) {
 	d.settlePrice(s)
 	l.price = math.Exp(s.LogPrice)
 	least := d.p.Nodes.Min - l.ready - l.booting
+	// A burst brings more than is seen of it.
+	if l.outlook.Recent >= burstFrom {
+		l.warm = max(l.warm, (l.outlook.Recent+1)/2)
+	}
 	free := l.free()
 	for ; l.add < mostNodes; l.add++ {
 		l.gain = l.outlook.Rate(free, l.slots)
