@@ -1,0 +1,323 @@
+package sim
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"muster.dev/muster/internal/fleet"
+	"muster.dev/muster/internal/forecast"
+	"muster.dev/muster/internal/plan"
+)
+
+// Muster is the policy of the product: what a Fleet says, for package plan.
+type Muster struct {
+	Policy plan.Policy
+	// Floors gives the calendar's windows that are open or open within the
+	// hour; nil: there are none.
+	Floors func(now time.Time) []plan.Floor
+}
+
+// floorsEvery is how often the calendar is looked at: often enough, since it
+// names windows an hour ahead.
+const floorsEvery = 300 * second
+
+// planner drives package plan: it keeps an observation up to date, asks for a
+// decision, and applies it to the world. It decides nothing itself.
+type planner struct {
+	c       Muster
+	o       plan.Observation
+	s       plan.State
+	pools   []poolView
+	order   []int32 // position in o.Nodes -> node
+	place   []int32 // node -> position in o.Nodes
+	nodeIDs []fleet.NodeID
+	boxIDs  []fleet.SandboxID
+	floorAt int64
+	spend   spending
+	slots   int
+}
+
+// poolView is what the control loop measures of one pool; see
+// internal/control.
+type poolView struct {
+	at       int // position in the observation
+	leads    forecast.Leads
+	weekly   forecast.Weekly
+	arrived  int64
+	started  int64
+	hours    int64 // what Seasonal was computed for
+	draining []drained
+}
+
+// drained is a sandbox on its way out.
+type drained struct {
+	box int32
+	gen uint32
+}
+
+func newMuster(c *Config, _ *Survey) (Sizer, error) {
+	m := &planner{c: c.Muster, slots: c.Model.Slots, floorAt: -floorsEvery}
+	p := &m.c.Policy
+	*p = p.WithDefaults()
+	p.Nodes.Scalable = true
+	p.Nodes.Slots = c.Model.Slots
+	p.Nodes.BootLead, p.Nodes.Hold = c.Model.Boot.Median, c.Model.Boot.Median
+	if c.Model.MaxNodes > 0 {
+		p.Nodes.Max = c.Model.MaxNodes
+	}
+	if p.Budget.NodeHour == 0 {
+		p.Budget.NodeHour = c.Model.NodeHour
+	}
+	names := c.poolNames()
+	sorted := slices.Sorted(slices.Values(names))
+	templates := map[string]plan.TemplatePolicy{}
+	for _, name := range names {
+		templates[name] = p.Templates[name]
+	}
+	if p.Templates = templates; p.First == "" || len(names) == 1 {
+		p.First = names[0]
+	}
+	m.o.Queues = []plan.Queue{{Name: "trace", Pools: make([]plan.Demand, len(names))}}
+	m.o.Pools = make([]plan.Pool, len(names))
+	m.pools = make([]poolView, len(names))
+	for i, name := range names {
+		at, _ := slices.BinarySearch(sorted, name)
+		m.pools[i].at = at
+		m.o.Queues[0].Pools[at].Pool = fleet.PoolKey(name)
+		m.o.Pools[at] = plan.Pool{Key: fleet.PoolKey(name), Template: name, Revision: "1"}
+	}
+	return m, nil
+}
+
+// Begin implements beginner: changed nodes are recorded, and empty ones are
+// the planner's own business.
+func (m *planner) Begin(w *World) {
+	w.watch, w.hold = true, Never
+}
+
+// Decide implements Sizer.
+func (m *planner) Decide(now int64, w *World) int64 {
+	at := clock(now)
+	m.observe(now, at, w)
+	var p plan.Plan
+	p, m.s = plan.Decide(at, m.o, m.c.Policy, m.s)
+	for i := range p.Actions {
+		m.apply(w, &p.Actions[i])
+	}
+	return m.wake(now, w, &p)
+}
+
+// wake is when to decide again if nothing happens: the control loop ticks
+// every second; here the ticks that cannot matter are left out.
+func (m *planner) wake(now int64, w *World, p *plan.Plan) int64 {
+	if p.Changed() || w.waiting > 0 {
+		return now + second
+	}
+	for i := range p.Pools {
+		if t := &p.Pools[i]; t.Warm > 0 || t.Rate > 1e-4 || w.alive > p.Nodes.Desired {
+			return now + 5*second
+		}
+	}
+	if m.c.Floors != nil || w.alive > 0 {
+		return now + 60*second
+	}
+	return Never
+}
+
+func clock(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
+
+// observe brings the observation up to date.
+func (m *planner) observe(now int64, at time.Time, w *World) {
+	m.o.Queues[0].AsOf = at
+	for i := range w.Pools {
+		m.observePool(now, at, w, i)
+	}
+	m.observeNodes(w)
+	if m.c.Floors != nil && now-m.floorAt >= floorsEvery {
+		m.o.Floors, m.floorAt = m.c.Floors(at), now
+	}
+	if b := &m.c.Policy.Budget; b.PerHour > 0 || b.PerDay > 0 {
+		m.o.Spend = m.spend.charge(now, w.alive, b.NodeHour)
+	}
+}
+
+func (m *planner) observePool(now int64, at time.Time, w *World, i int) {
+	p, v := &w.Pools[i], &m.pools[i]
+	o, d := &m.o.Pools[v.at], &m.o.Queues[0].Pools[v.at]
+	d.Backlog, d.InFlight, d.Arrived, d.Oldest = p.queue.n, p.Running, p.Arrived, time.Time{}
+	if p.queue.n > 0 {
+		d.Oldest = clock(p.queue.front())
+	}
+	v.weekly.Observe(at, p.Arrived-v.arrived)
+	v.arrived = p.Arrived
+	o.Ready, o.Starting, o.Running = p.Ready, p.Starting, p.Running
+	o.Finished = p.Finished
+	m.measureLead(at, w, p, v, o)
+	if horizon := (o.Lead.P95 + m.review()).Milliseconds(); v.hours != now/hour+(now+horizon)/hour {
+		v.hours = now/hour + (now+horizon)/hour
+		o.Seasonal = v.weekly.Floor(at, o.Lead.P95+m.review(), m.quantile())
+	}
+	if p.reordered {
+		p.reordered = false
+		m.nameIdle(w, p, o)
+	}
+	m.nameDraining(w, v, o)
+}
+
+func (m *planner) review() time.Duration { return m.c.Policy.Review }
+func (m *planner) quantile() float64     { return m.c.Policy.Quantile }
+
+// measureLead takes in the lead times of the starts since the last look.
+func (m *planner) measureLead(at time.Time, w *World, p *Pool, v *poolView, o *plan.Pool) {
+	if p.Failed > o.Failed {
+		o.Failed, o.Failure = p.Failed, "the simulated start failed"
+	}
+	if p.Started == o.Started && o.Lead.P95 > 0 {
+		return
+	}
+	fresh := min(p.Started-o.Started, 64)
+	if w.m.ColdStart.Kind != "constant" || v.started < 64 {
+		for range fresh {
+			v.leads.Add(at, time.Duration(w.lastLead)*time.Millisecond)
+		}
+		o.Lead = v.leads.Quantiles(at, time.Hour, m.c.Policy.PriorLead)
+	}
+	v.started += fresh
+	o.Started, o.Proven = p.Started, p.Started > 0
+	if fresh > 0 {
+		o.Failure = ""
+	}
+}
+
+// nameIdle lists ready sandboxes, the oldest first.
+func (m *planner) nameIdle(w *World, p *Pool, o *plan.Pool) {
+	o.Idle = o.Idle[:0]
+	for i := p.first; i >= 0 && len(o.Idle) < plan.MaxIdle; i = w.boxes[i].next {
+		b := &w.boxes[i]
+		o.Idle = append(o.Idle, plan.Idle{ID: m.boxID(i), Node: m.nodeID(b.node), Created: clock(b.created), Since: clock(b.since)})
+	}
+	if w.m.ColdStart.Kind != "constant" {
+		slices.SortStableFunc(o.Idle, func(a, b plan.Idle) int { return a.Created.Compare(b.Created) })
+	}
+}
+
+// nameDraining lists drained sandboxes, the youngest first.
+func (m *planner) nameDraining(w *World, v *poolView, o *plan.Pool) {
+	if len(v.draining) == 0 {
+		o.Draining = nil
+		return
+	}
+	v.draining = slices.DeleteFunc(v.draining, func(d drained) bool {
+		return w.boxes[d.box].gen != d.gen || w.boxes[d.box].state != boxDraining
+	})
+	o.Draining = o.Draining[:0]
+	for _, d := range slices.Backward(v.draining) {
+		b := &w.boxes[d.box]
+		o.Draining = append(o.Draining, plan.Idle{ID: m.boxID(d.box), Node: m.nodeID(b.node), Created: clock(b.created), Since: clock(b.since)})
+	}
+}
+
+// observeNodes lists the nodes anew when one came or went, and otherwise
+// updates those that changed.
+func (m *planner) observeNodes(w *World) {
+	if w.membership {
+		w.membership = false
+		m.order, m.o.Nodes = m.order[:0], m.o.Nodes[:0]
+		for len(m.place) < len(w.nodes) {
+			m.place = append(m.place, -1)
+		}
+		for i := range w.nodes {
+			if w.nodes[i].state != nodeGone {
+				m.place[i] = int32(len(m.order))
+				m.order = append(m.order, int32(i))
+				m.o.Nodes = append(m.o.Nodes, plan.Node{ID: m.nodeID(int32(i)), Slots: m.slots})
+				m.observeNode(w, int32(i))
+			}
+		}
+	}
+	for _, i := range w.changed {
+		w.nodes[i].touched = false
+		if w.nodes[i].state != nodeGone {
+			m.observeNode(w, i)
+		}
+	}
+	w.changed = w.changed[:0]
+}
+
+var nodeStates = [...]fleet.NodeState{fleet.NodeGone, fleet.NodeBooting, fleet.NodeReady, fleet.NodeCordoned}
+
+func (m *planner) observeNode(w *World, i int32) {
+	n, o := &w.nodes[i], &m.o.Nodes[m.place[i]]
+	o.State, o.Used, o.Running = nodeStates[n.state], int(n.used), int(n.running)
+	o.Since = clock(n.requested)
+	if n.empty != Never && n.state != nodeBooting {
+		o.Since = clock(n.empty)
+	}
+}
+
+func (m *planner) nodeID(i int32) fleet.NodeID {
+	for int(i) >= len(m.nodeIDs) {
+		m.nodeIDs = append(m.nodeIDs, fleet.NodeID(fmt.Sprintf("n%08d", len(m.nodeIDs))))
+	}
+	return m.nodeIDs[i]
+}
+
+func (m *planner) boxID(i int32) fleet.SandboxID {
+	for int(i) >= len(m.boxIDs) {
+		m.boxIDs = append(m.boxIDs, fleet.SandboxID(fmt.Sprintf("s%08d", len(m.boxIDs))))
+	}
+	return m.boxIDs[i]
+}
+
+// indexOf reads the index back from a name.
+func indexOf[T ~string](name T) int32 {
+	if name == "" {
+		return -1
+	}
+	n, err := strconv.Atoi(string(name[1:]))
+	if err != nil {
+		return -1
+	}
+	return int32(n)
+}
+
+// apply does what the plan says, at once and without failing: what the
+// control loop does to sandboxes and nodes.
+func (m *planner) apply(w *World, a *plan.Action) {
+	switch a.Kind {
+	case plan.StartSandboxes:
+		for range a.N {
+			w.Start(m.poolOf(a.Pool), indexOf(a.Node))
+		}
+	case plan.DrainSandbox:
+		i := indexOf(a.Sandbox)
+		w.Drain(i)
+		b := &w.boxes[i]
+		v := &m.pools[b.pool]
+		v.draining = append(v.draining, drained{i, b.gen})
+	case plan.UndrainSandbox:
+		w.Undrain(indexOf(a.Sandbox))
+	case plan.DestroySandbox:
+		w.Destroy(indexOf(a.Sandbox))
+	case plan.ScaleNodes:
+		w.Launch(a.N - w.alive)
+	case plan.CordonNode:
+		w.Cordon(indexOf(a.Node), true)
+	case plan.UncordonNode:
+		w.Cordon(indexOf(a.Node), false)
+	case plan.ReleaseNode:
+		w.Release(indexOf(a.Node))
+	case plan.FailWaiting: // the trace's tasks are all possible
+	}
+}
+
+func (m *planner) poolOf(key fleet.PoolKey) int32 {
+	for i := range m.pools {
+		if m.o.Pools[m.pools[i].at].Key == key {
+			return int32(i)
+		}
+	}
+	return 0
+}
