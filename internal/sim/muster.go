@@ -28,7 +28,8 @@ const floorsEvery = 300 * second
 type planner struct {
 	c       Muster
 	o       plan.Observation
-	s       plan.State
+	s       *plan.State
+	decider plan.Decider
 	pools   []poolView
 	order   []int32 // position in o.Nodes -> node
 	place   []int32 // node -> position in o.Nodes
@@ -58,7 +59,7 @@ type drained struct {
 }
 
 func newMuster(c *Config, _ *Survey) (Sizer, error) {
-	m := &planner{c: c.Muster, slots: c.Model.Slots, floorAt: -floorsEvery}
+	m := &planner{c: c.Muster, s: &plan.State{}, slots: c.Model.Slots, floorAt: -floorsEvery}
 	p := &m.c.Policy
 	*p = p.WithDefaults()
 	p.Nodes.Scalable = true
@@ -101,26 +102,42 @@ func (m *planner) Begin(w *World) {
 func (m *planner) Decide(now int64, w *World) int64 {
 	at := clock(now)
 	m.observe(now, at, w)
-	var p plan.Plan
-	p, m.s = plan.Decide(at, m.o, m.c.Policy, m.s)
+	var p *plan.Plan
+	p, m.s = m.decider.Decide(at, &m.o, &m.c.Policy, m.s)
 	for i := range p.Actions {
 		m.apply(w, &p.Actions[i])
 	}
-	return m.wake(now, w, &p)
+	return m.wake(now, w, p)
 }
 
-// wake is when to decide again if nothing happens: the control loop ticks
-// every second; here the ticks that cannot matter are left out.
+// wake is when to decide again if nothing happens: when the plan says that a
+// decision could differ, on the second, since that is how often the control
+// loop ticks; and the next second while tasks wait or actions are under way.
 func (m *planner) wake(now int64, w *World, p *plan.Plan) int64 {
-	if p.Changed() || w.waiting > 0 {
-		return now + second
+	wake := int64(Never)
+	switch {
+	case p.Changed() || w.waiting > 0:
+		wake = now + second
+	case !p.Wake.IsZero():
+		wake = max(now+second, p.Wake.UnixMilli())
+	default:
+		wake = m.steady(now, w, p)
 	}
+	if m.c.Floors != nil {
+		wake = min(wake, m.floorAt+floorsEvery)
+	}
+	return wake
+}
+
+// steady is when to look again after a plan that does not say so itself: soon
+// while there is warm stock, or a node, to part with.
+func (m *planner) steady(now int64, w *World, p *plan.Plan) int64 {
 	for i := range p.Pools {
 		if t := &p.Pools[i]; t.Warm > 0 || t.Rate > 1e-4 || w.alive > p.Nodes.Desired {
 			return now + 5*second
 		}
 	}
-	if m.c.Floors != nil || w.alive > 0 {
+	if w.alive > 0 {
 		return now + 60*second
 	}
 	return Never

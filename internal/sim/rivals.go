@@ -114,9 +114,10 @@ func (h *hpa) Decide(now int64, w *World) int64 {
 // keda is a KEDA ScaledObject: the queue is read every 30 s (pollingInterval)
 // and the reading used until the next one (useCachedMetrics); KEDA itself
 // turns 0 to 1 and, 300 s after the last activity, 1 to 0 (cooldownPeriod);
-// in between an HPA acts on the reading every 15 s, one task a replica. Its
-// tolerance is taken as 0: with 0.1 some tasks would wait for another to end.
-// The queue counts tasks in flight, which not every KEDA scaler does.
+// in between an HPA acts on the reading every 15 s, one task a replica. The
+// two clocks are independent; they are taken to be half a sync apart. The
+// HPA's tolerance is taken as 0: with 0.1 some tasks would wait for another to
+// end. The queue counts tasks in flight, which not every KEDA scaler does.
 type keda struct {
 	pools   []scaler
 	reading []int
@@ -137,25 +138,29 @@ func (k *keda) Decide(now int64, w *World) int64 {
 		}
 	}
 	for i := range w.Pools {
-		p, s := &w.Pools[i], &k.pools[i]
 		if now%kedaPoll == 0 {
-			k.reading[i] = p.Demand()
-			if k.reading[i] > 0 {
-				k.active[i] = now
-				s.replicas = max(1, s.replicas)
-			}
+			k.poll(now, i, w.Pools[i].Demand())
 		}
-		idle := now-k.active[i] >= kedaCooldown
-		if now%hpaSync == 0 && (s.replicas > 0 || !idle) {
+		s := &k.pools[i]
+		if now%hpaSync == hpaSync/2 && s.replicas > 0 {
 			s.sync(k.reading[i])
 			s.replicas = max(1, s.replicas) // an HPA does not go below
 		}
-		if idle && k.reading[i] == 0 {
-			s.replicas = 0
-		}
-		p.Target = s.replicas
+		w.Pools[i].Target = s.replicas
 	}
-	return after(now, hpaSync)
+	return after(now, hpaSync/2)
+}
+
+// poll reads the queue, and turns the workload on or off.
+func (k *keda) poll(now int64, i, demand int) {
+	k.reading[i] = demand
+	switch {
+	case demand > 0:
+		k.active[i] = now
+		k.pools[i].replicas = max(1, k.pools[i].replicas)
+	case now-k.active[i] >= kedaCooldown:
+		k.pools[i] = scaler{perReplica: 1}
+	}
 }
 
 // after is the next multiple of a period.
