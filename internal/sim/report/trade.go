@@ -70,7 +70,7 @@ func (c *canvas) points(results []sim.Result, px, py func(float64) float64) {
 		x, y := px(r.CostOver), py(r.WaitP99)
 		label := place(x, y, 3.6*float64(len(r.Policy)), taken)
 		taken = append(taken, label)
-		if math.Hypot(label.x-x, label.y-y) > label.w+16 {
+		if math.Hypot(label.x-x, label.y-y) > label.w+16 || math.Abs(label.y-y) > 20 {
 			c.f(`<line class="lead" x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f"/>`, x, y, label.x, label.y)
 		}
 		class := map[string]string{"muster": "dot own", sim.Clairvoyant: "dot bound"}[r.Policy]
@@ -83,13 +83,13 @@ func (c *canvas) points(results []sim.Result, px, py func(float64) float64) {
 }
 
 // place finds room for a name of half the width w near a point: to the right,
-// the left, above or below, and then further away.
+// the left, below or above, and then further away.
 func place(x, y, w float64, taken []spot) spot {
 	const h = 7.0
 	for far := 0.0; far < 10; far++ {
 		d := 14 * far
 		for _, at := range []spot{
-			{x + w + 11, y, w, h}, {x - w - 11, y, w, h}, {x, y - 15 - d, w, h}, {x, y + 15 + d, w, h},
+			{x + w + 11, y, w, h}, {x - w - 11, y, w, h}, {x, y + 15 + d, w, h}, {x, y - 15 - d, w, h},
 			{x + w + 11, y - 12 - d, w, h}, {x - w - 11, y - 12 - d, w, h}, {x + w + 11, y + 12 + d, w, h},
 		} {
 			if at.y > 8 && at.y < 262 && at.x > 80+w && at.x < width-w && !slices.ContainsFunc(taken, at.hits) {
