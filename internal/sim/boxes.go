@@ -119,6 +119,16 @@ func (w *World) arrive(pool int32, t task) {
 	w.waiting++
 }
 
+// dispatch gives ready sandboxes to tasks that wait.
+func (w *World) dispatch(p *Pool) {
+	for p.first >= 0 && p.queue.n > 0 {
+		i := p.first
+		w.unshelveReady(i)
+		w.waiting--
+		w.run(i, p.queue.pop(), p)
+	}
+}
+
 // run gives a sandbox its task.
 func (w *World) run(i int32, t task, p *Pool) {
 	b := &w.boxes[i]
@@ -218,6 +228,7 @@ func (w *World) furnish(n int) {
 		w.nodes[i].state, w.nodes[i].requested = nodeReady, w.now
 		w.shelve(i, true)
 		w.touch(i)
+		w.doom(i)
 		w.countLaunch()
 		for range w.m.Slots {
 			if len(w.Pools) > 1 {

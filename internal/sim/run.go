@@ -40,7 +40,8 @@ type run struct {
 	opened  bool
 	series  *Series
 	tell    func(done float64)
-	started int64 // first instant, for progress
+	started int64  // first instant, for progress
+	after   func() // tests look at the world between instants
 }
 
 // simulate runs to the end of the window and until every task of it has started.
@@ -71,6 +72,9 @@ func (r *run) simulate() error {
 		}
 		if !r.p.direct {
 			w.reconcile()
+		}
+		if r.after != nil {
+			r.after()
 		}
 		if r.tell != nil && steps%(1<<16) == 0 {
 			r.tell(min(1, float64(at-r.started)/float64(max(1, w.close-r.started))))
@@ -166,10 +170,10 @@ func (r *run) next() error {
 // finish bills what is left, and counts the tasks that never started.
 func (r *run) finish() error {
 	w := r.w
-	w.now = max(w.now, w.close)
 	if r.series != nil {
 		r.series.advance(w, w.close)
 	}
+	w.now = max(w.now, w.close)
 	w.settle()
 	for i := range w.Pools {
 		for q := &w.Pools[i].queue; q.n > 0; {

@@ -24,6 +24,8 @@ type Config struct {
 	Buckets int
 	// Progress, when set, is told the share of a policy's run that is done.
 	Progress func(policy string, done float64)
+
+	after func(w *World) // between instants; for tests
 }
 
 func (c *Config) poolNames() []string {
@@ -113,6 +115,9 @@ func (c *Config) drive(s *Survey, p *policy, sizer Sizer) (*World, *Series, erro
 	}
 	if c.Progress != nil {
 		r.tell = func(done float64) { c.Progress(p.name, done) }
+	}
+	if c.after != nil {
+		r.after = func() { c.after(r.w) }
 	}
 	if err := r.simulate(); err != nil {
 		return nil, nil, err

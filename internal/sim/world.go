@@ -241,10 +241,14 @@ func (w *World) booted(i int32) {
 	w.shelve(i, true)
 	w.touch(i)
 	w.emptied(i)
+	w.doom(i)
+}
+
+// doom draws when a node that is put into service dies.
+func (w *World) doom(i int32) {
 	if rate := w.m.NodeFailures; rate > 0 {
-		life := w.chance.ExpFloat64() / rate * 3600_000
-		if life < 1e15 {
-			w.events.push(newEvent(w.now+int64(life), nodeFailed, n.gen, i))
+		if life := w.chance.ExpFloat64() / rate * 3600_000; life < 1e15 {
+			w.events.push(newEvent(w.now+int64(life), nodeFailed, w.nodes[i].gen, i))
 		}
 	}
 }
@@ -253,7 +257,8 @@ func (w *World) booted(i int32) {
 func (w *World) emptied(i int32) {
 	w.nodes[i].empty = w.now
 	if w.hold != Never {
-		w.events.push(newEvent(w.now+w.hold, nodeIdle, w.nodes[i].gen, i))
+		// Not now: what waits for the node has not seen it yet.
+		w.events.push(newEvent(w.now+max(1, w.hold), nodeIdle, w.nodes[i].gen, i))
 	}
 }
 
@@ -311,8 +316,8 @@ func (w *World) Cordon(i int32, on bool) {
 	w.touch(i)
 }
 
-// nodeFails ends a node with all it carries; its tasks wait again, first in
-// line.
+// nodeFails ends a node with all it carries; its tasks get other sandboxes
+// that are ready, or wait again, first in line.
 func (w *World) nodeFails(i int32) {
 	for k := range w.boxes {
 		if b := &w.boxes[k]; b.state != boxGone && b.node == i {
@@ -320,4 +325,7 @@ func (w *World) nodeFails(i int32) {
 		}
 	}
 	w.remove(i)
+	for k := range w.Pools {
+		w.dispatch(&w.Pools[k])
+	}
 }
