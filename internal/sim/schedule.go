@@ -4,7 +4,8 @@ import "time"
 
 // schedule is a fleet on a timetable: for every hour of the week (UTC) at
 // least the 95th percentile of the demand in the same hour of all weeks seen so
-// far, and reactive above. In its first week it is reactive.
+// far, from a minute before the hour, and reactive above. In its first week it
+// is reactive.
 type schedule struct {
 	pools []timetable
 }
@@ -17,12 +18,14 @@ const (
 )
 
 // timetable is a histogram of demand, minute by minute, for each hour of the
-// week: exact up to 64 tasks, in steps of a sixteenth above.
+// week: exact up to 64 tasks, in steps of a sixteenth at most above.
 type timetable struct {
 	seen  [hoursOfWeek]map[int]int64
 	count [hoursOfWeek]int64
-	floor int
-	hour  int64 // the floor is for; since the epoch
+	// floor is of the hour that a minute from now lies in, before that of the
+	// one before it; hours since the epoch.
+	floor, before int
+	hour          int64
 }
 
 func (s *schedule) Decide(now int64, w *World) int64 {
@@ -65,10 +68,15 @@ func step(n int) int {
 	return (n + width - 1) / width * width
 }
 
-// floorAt is the floor of the hour, computed when the hour begins.
+// floorAt is the floor that holds now, computed once an hour. It begins a
+// minute early, so that it is there at the hour.
 func (t *timetable) floorAt(now int64) int {
-	if h := now / hour; h != t.hour {
-		t.hour, t.floor = h, t.quantile(hourOfWeek(now))
+	ahead := now + scheduleSample
+	if h := ahead / hour; h != t.hour {
+		t.hour, t.before, t.floor = h, t.floor, t.quantile(hourOfWeek(ahead))
+	}
+	if now/hour < t.hour {
+		return max(t.before, t.floor)
 	}
 	return t.floor
 }

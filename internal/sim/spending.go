@@ -22,6 +22,7 @@ func (s *spending) charge(now int64, alive int, nodeHour int64) plan.Spend {
 			at = next
 		}
 	}
+	s.add(now, 0) // begins the day, or the minute, of now
 	s.at = now
 	var lastHour float64
 	for _, v := range s.minutes {
