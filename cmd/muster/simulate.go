@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -289,7 +290,8 @@ func (o *simulateOptions) selection(c *sim.Config) (trace.Selection, error) {
 
 // wrongTrace marks errors of the input as such.
 func wrongTrace(err error) error {
-	if os.IsNotExist(err) || os.IsPermission(err) {
+	var wrong *trace.Error
+	if errors.As(err, &wrong) || errors.Is(err, sim.ErrNoTask) || errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission) {
 		return usageError("%v", err)
 	}
 	return fmt.Errorf("simulate: %w", err)

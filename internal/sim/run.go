@@ -160,8 +160,8 @@ func (r *run) next() error {
 		r.head = row
 		r.rows++
 		if r.rows == 1 {
-			r.started, r.w.now = row.Arrival, row.Arrival
-			r.wake = row.Arrival
+			r.started = min(row.Arrival, r.w.open)
+			r.w.now, r.wake = r.started, r.started
 		}
 	}
 	return nil

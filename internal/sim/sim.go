@@ -12,8 +12,8 @@ import (
 type Config struct {
 	Trace trace.Source // opened once for each policy, and once for the survey
 	// From and To are the evaluated window. Tasks that arrive before From warm
-	// the fleet up and are not counted; the trace should end at To. Zero: the
-	// first arrival, and the end of the last task.
+	// the fleet up and are not counted; the trace should end at To. Zero:
+	// around all tasks, with time to boot before and to return nodes after.
 	From, To time.Time
 	Model    Model
 	Muster   Muster
@@ -56,6 +56,9 @@ type Result struct {
 	Series  *Series `json:"-"`
 }
 
+// ErrNoTask says that a trace has nothing to judge a policy by.
+var ErrNoTask = errors.New("no task of the trace arrives in the evaluated window")
+
 // Look surveys the trace: what demand there is, and the lower bound.
 func Look(c *Config) (*Survey, error) {
 	if err := c.Model.Check(); err != nil {
@@ -69,7 +72,7 @@ func Look(c *Config) (*Survey, error) {
 		return nil, err
 	}
 	if s.Tasks == 0 {
-		return nil, errors.New("no task of the trace arrives in the evaluated window")
+		return nil, ErrNoTask
 	}
 	return &s, nil
 }

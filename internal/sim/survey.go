@@ -36,16 +36,22 @@ type surveyor struct {
 	at      int64
 	running int
 	b       bound
+	// before and after are what a window without given ends has around its
+	// tasks.
+	before, after int64
 }
 
-// survey reads a trace once. A zero to is the end of the last task.
+// survey reads a trace once. Without from the window opens soon enough before
+// the first arrival to boot for it; without to it closes late enough after the
+// last task's end to see its node returned and paid.
 func survey(src trace.Source, m *Model, from, to time.Time) (Survey, error) {
 	in, err := src.Open()
 	if err != nil {
 		return Survey{}, err
 	}
 	defer func() { _ = in.Close() }()
-	v := surveyor{slots: m.Slots}
+	v := surveyor{slots: m.Slots, before: max(m.Boot.Median, m.MinBill).Milliseconds()}
+	v.after = (m.Boot.Median + m.ColdStart.Median + max(m.Hold, m.MinBill)).Milliseconds()
 	v.s.Open, v.s.Close = math.MinInt64, Never
 	if !from.IsZero() {
 		v.s.Open = from.UnixMilli()
@@ -72,7 +78,8 @@ func (v *surveyor) take(row trace.Row) {
 	if s.Tasks+s.WarmUp == 0 {
 		s.First = row.Arrival
 		if s.Open == math.MinInt64 {
-			s.Open, v.b.open = row.Arrival, row.Arrival
+			s.Open = row.Arrival - v.before
+			v.b.open = s.Open
 		}
 		v.at = row.Arrival
 	}
@@ -121,7 +128,7 @@ func (v *surveyor) finish(bounded bool) Survey {
 		for len(v.ends) > 0 {
 			v.change(v.ends.pop().at, -1)
 		}
-		s.Close = max(v.at, s.Open+1)
+		s.Close = max(v.at, s.Open+1) + v.after
 		v.b.close = s.Close
 	}
 	v.advance(s.Close)
