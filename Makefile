@@ -19,7 +19,7 @@ BENCH_ARGS ?=
 
 .PHONY: help
 help: ## List the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: up
 up: ## Install what is missing, build, start a fleet here and run a first task
@@ -49,6 +49,10 @@ bench: ## Run the benchmarks, beside runc, bwrap and docker where installed
 	$(GO) test -run '^$$' -bench . -benchmem -count $(BENCH_COUNT) ./internal/...
 	@$(MAKE) --no-print-directory build
 	$(GO) run ./test/bench $(BENCH_ARGS)
+
+.PHONY: bench-policy
+bench-policy: build ## Compare the sizing policies on every trace in TRACES (default ../shared/traces)
+	@scripts/bench-policy.sh
 
 .PHONY: fmt
 fmt: ## Format the code
