@@ -114,7 +114,7 @@ func (m *planner) Decide(now int64, w *World) int64 {
 // decision could differ, on the second, since that is how often the control
 // loop ticks; and the next second while tasks wait or actions are under way.
 func (m *planner) wake(now int64, w *World, p *plan.Plan) int64 {
-	wake := int64(Never)
+	var wake int64
 	switch {
 	case p.Changed() || w.waiting > 0:
 		wake = now + second
