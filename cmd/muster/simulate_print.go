@@ -18,7 +18,7 @@ func printResults(s *shell, o *simulateOptions, c *sim.Config, survey *sim.Surve
 	for i := range results {
 		r := &results[i]
 		t.Row(terminal.Text(r.Policy, "$"+strconv.FormatFloat(r.CostUSD, 'f', 2, 64), strconv.FormatFloat(r.CostOver, 'f', 3, 64),
-			wait(r.WaitP50), wait(r.WaitP95), wait(r.WaitP99), wait(r.WaitP999), percent(r.ShareOver10s), percent(r.ShareOver60s),
+			wait(r.WaitP50), wait(r.WaitP95), wait(r.WaitP99), wait(r.WaitP999), share(r.ShareOver10s), share(r.ShareOver60s),
 			strconv.Itoa(r.Launches), strconv.Itoa(r.PeakNodes))...)
 	}
 	if err := s.printTable(t); err != nil {
@@ -31,7 +31,7 @@ func printResults(s *shell, o *simulateOptions, c *sim.Config, survey *sim.Surve
 // wait prints seconds with one decimal.
 func wait(seconds float64) string { return strconv.FormatFloat(seconds, 'f', 1, 64) + "s" }
 
-func percent(share float64) string { return strconv.FormatFloat(100*share, 'f', 2, 64) + "%" }
+func share(v float64) string { return strconv.FormatFloat(100*v, 'f', 2, 64) + "%" }
 
 // honest is what the numbers rest on, in one line.
 func honest(o *simulateOptions, c *sim.Config, v *sim.Survey) string {
