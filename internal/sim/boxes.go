@@ -27,6 +27,8 @@ func (w *World) newBox(pool, on int32) int32 {
 	w.boxes[i] = box{gen: w.boxes[i].gen + 1, node: on, pool: pool, next: -1, prev: -1, created: w.now}
 	w.shelve(on, false)
 	n := &w.nodes[on]
+	w.boxes[i].place = n.used
+	w.carried[int(on)*w.m.Slots+int(n.used)] = i
 	n.used++
 	n.empty = Never
 	w.shelve(on, true)
@@ -44,6 +46,9 @@ func (w *World) freeBox(i int32) {
 	w.shelve(on, false)
 	n := &w.nodes[on]
 	n.used--
+	last := w.carried[int(on)*w.m.Slots+int(n.used)]
+	w.carried[int(on)*w.m.Slots+int(b.place)] = last
+	w.boxes[last].place = b.place
 	w.shelve(on, true)
 	w.touch(on)
 	if n.used == 0 && (n.state == nodeReady || n.state == nodeCordoned) {
@@ -132,11 +137,17 @@ func (w *World) dispatch(p *Pool) {
 // run gives a sandbox its task.
 func (w *World) run(i int32, t task, p *Pool) {
 	b := &w.boxes[i]
-	b.state, b.task = boxRunning, t
+	b.state, b.task, b.since = boxRunning, t, w.now
 	p.Running++
 	w.running++
 	w.nodes[b.node].running++
 	w.touch(b.node)
+	if !t.again {
+		w.begun++
+		if w.now-t.arrived > w.objective {
+			w.late++
+		}
+	}
 	if !t.again && t.arrived >= w.open && t.arrived < w.close {
 		w.waits.add(w.now - t.arrived)
 		if w.series != nil {
@@ -153,6 +164,9 @@ func (w *World) done(i int32) {
 	p.settleArea(w.now)
 	p.Running--
 	p.Finished++
+	if w.watch {
+		w.ended = append(w.ended, b.task.work)
+	}
 	w.running--
 	w.nodes[b.node].running--
 	w.freeBox(i)

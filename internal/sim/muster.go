@@ -37,6 +37,7 @@ type planner struct {
 	boxIDs  []fleet.SandboxID
 	floorAt int64
 	spend   spending
+	outlook outlook
 	slots   int
 }
 
@@ -64,7 +65,7 @@ func newMuster(c *Config, _ *Survey) (Sizer, error) {
 	*p = p.WithDefaults()
 	p.Nodes.Scalable = true
 	p.Nodes.Slots = c.Model.Slots
-	p.Nodes.BootLead, p.Nodes.Hold = c.Model.Boot.Median, c.Model.Boot.Median
+	p.Nodes.BootLead, p.Nodes.MinBill = c.Model.Boot.Median, c.Model.MinBill
 	if c.Model.MaxNodes > 0 {
 		p.Nodes.Max = c.Model.MaxNodes
 	}
@@ -95,7 +96,7 @@ func newMuster(c *Config, _ *Survey) (Sizer, error) {
 // Begin implements beginner: changed nodes are recorded, and empty ones are
 // the planner's own business.
 func (m *planner) Begin(w *World) {
-	w.watch, w.hold = true, Never
+	w.watch, w.hold, w.objective = true, Never, m.c.Policy.Objective.Milliseconds()
 }
 
 // Decide implements Sizer.
@@ -107,40 +108,24 @@ func (m *planner) Decide(now int64, w *World) int64 {
 	for i := range p.Actions {
 		m.apply(w, &p.Actions[i])
 	}
-	return m.wake(now, w, p)
+	return m.wake(now, p)
 }
 
 // wake is when to decide again if nothing happens: when the plan says that a
-// decision could differ, on the second, since that is how often the control
-// loop ticks; and the next second while tasks wait or actions are under way.
-func (m *planner) wake(now int64, w *World, p *plan.Plan) int64 {
-	var wake int64
-	switch {
-	case p.Changed() || w.waiting > 0:
-		wake = now + second
-	case !p.Wake.IsZero():
+// decision could differ, and after actions, but no sooner than in a second,
+// which is how often the control loop ticks.
+func (m *planner) wake(now int64, p *plan.Plan) int64 {
+	wake := int64(Never)
+	if !p.Wake.IsZero() {
 		wake = max(now+second, p.Wake.UnixMilli())
-	default:
-		wake = m.steady(now, w, p)
+	}
+	if p.Changed() {
+		wake = now + second
 	}
 	if m.c.Floors != nil {
 		wake = min(wake, m.floorAt+floorsEvery)
 	}
 	return wake
-}
-
-// steady is when to look again after a plan that does not say so itself: soon
-// while there is warm stock, or a node, to part with.
-func (m *planner) steady(now int64, w *World, p *plan.Plan) int64 {
-	for i := range p.Pools {
-		if t := &p.Pools[i]; t.Warm > 0 || t.Rate > 1e-4 || w.alive > p.Nodes.Desired {
-			return now + 5*second
-		}
-	}
-	if w.alive > 0 {
-		return now + 60*second
-	}
-	return Never
 }
 
 func clock(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
@@ -151,7 +136,8 @@ func (m *planner) observe(now int64, at time.Time, w *World) {
 	for i := range w.Pools {
 		m.observePool(now, at, w, i)
 	}
-	m.observeNodes(w)
+	m.outlook.observe(now, at, w, m)
+	m.observeNodes(now, w)
 	if m.c.Floors != nil && now-m.floorAt >= floorsEvery {
 		m.o.Floors, m.floorAt = m.c.Floors(at), now
 	}
@@ -215,9 +201,8 @@ func (m *planner) nameIdle(w *World, p *Pool, o *plan.Pool) {
 		b := &w.boxes[i]
 		o.Idle = append(o.Idle, plan.Idle{ID: m.boxID(i), Node: m.nodeID(b.node), Created: clock(b.created), Since: clock(b.since)})
 	}
-	if w.m.ColdStart.Kind != "constant" {
-		slices.SortStableFunc(o.Idle, func(a, b plan.Idle) int { return a.Created.Compare(b.Created) })
-	}
+	// By time of ready they are sorted almost; what was taken back is not.
+	slices.SortStableFunc(o.Idle, func(a, b plan.Idle) int { return a.Created.Compare(b.Created) })
 }
 
 // nameDraining lists drained sandboxes, the youngest first.
@@ -233,44 +218,6 @@ func (m *planner) nameDraining(w *World, v *poolView, o *plan.Pool) {
 	for _, d := range slices.Backward(v.draining) {
 		b := &w.boxes[d.box]
 		o.Draining = append(o.Draining, plan.Idle{ID: m.boxID(d.box), Node: m.nodeID(b.node), Created: clock(b.created), Since: clock(b.since)})
-	}
-}
-
-// observeNodes lists the nodes anew when one came or went, and otherwise
-// updates those that changed.
-func (m *planner) observeNodes(w *World) {
-	if w.membership {
-		w.membership = false
-		m.order, m.o.Nodes = m.order[:0], m.o.Nodes[:0]
-		for len(m.place) < len(w.nodes) {
-			m.place = append(m.place, -1)
-		}
-		for i := range w.nodes {
-			if w.nodes[i].state != nodeGone {
-				m.place[i] = int32(len(m.order))
-				m.order = append(m.order, int32(i))
-				m.o.Nodes = append(m.o.Nodes, plan.Node{ID: m.nodeID(int32(i)), Slots: m.slots})
-				m.observeNode(w, int32(i))
-			}
-		}
-	}
-	for _, i := range w.changed {
-		w.nodes[i].touched = false
-		if w.nodes[i].state != nodeGone {
-			m.observeNode(w, i)
-		}
-	}
-	w.changed = w.changed[:0]
-}
-
-var nodeStates = [...]fleet.NodeState{fleet.NodeGone, fleet.NodeBooting, fleet.NodeReady, fleet.NodeCordoned}
-
-func (m *planner) observeNode(w *World, i int32) {
-	n, o := &w.nodes[i], &m.o.Nodes[m.place[i]]
-	o.State, o.Used, o.Running = nodeStates[n.state], int(n.used), int(n.running)
-	o.Since = clock(n.requested)
-	if n.empty != Never && n.state != nodeBooting {
-		o.Since = clock(n.empty)
 	}
 }
 

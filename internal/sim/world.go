@@ -41,7 +41,8 @@ type node struct {
 	gen           uint32
 	used, running int32
 	next, prev    int32
-	requested     int64 // billing begins
+	asked         int64 // requested
+	requested     int64 // billing begins: when the provider served the request
 	empty         int64 // since when it carries nothing; Never while it does
 }
 
@@ -51,7 +52,8 @@ type box struct {
 	gen            uint32
 	node, pool     int32
 	next, prev     int32
-	created, since int64
+	place          int32 // among those its node carries
+	created, since int64 // started; ready, running or draining
 	task           task
 }
 
@@ -104,7 +106,13 @@ type World struct {
 	running     int
 	watch       bool // record changed nodes for the planner
 	changed     []int32
-	membership  bool // a node came or went
+	membership  bool    // a node came or went
+	carried     []int32 // Slots places for each node: its sandboxes, the used ones first
+	ended       []int64 // durations of tasks that ended, for the planner
+	objective   int64   // waits above it are late
+	begun, late int64
+	nodesBooted int64
+	lastBoot    int64 // lead time of the last node that came into service
 	minBill     int64
 	hold        int64 // Never: empty nodes are kept
 	chance      *rand.Rand
@@ -193,7 +201,7 @@ func (w *World) Launch(n int) {
 	for ; n > 0 && (w.m.MaxNodes == 0 || w.alive < w.m.MaxNodes); n-- {
 		i := w.newNode()
 		x := &w.nodes[i]
-		x.state, x.requested = nodeBooting, w.served()
+		x.state, x.asked, x.requested = nodeBooting, w.now, w.served()
 		w.booting++
 		w.countLaunch()
 		w.events.push(newEvent(x.requested+w.m.Boot.draw(w.chance), nodeBooted, x.gen, i))
@@ -208,6 +216,7 @@ func (w *World) newNode() int32 {
 	} else {
 		i = int32(len(w.nodes))
 		w.nodes = append(w.nodes, node{})
+		w.carried = append(w.carried, make([]int32, w.m.Slots)...)
 	}
 	w.nodes[i] = node{gen: w.nodes[i].gen + 1, touched: w.nodes[i].touched, empty: w.now}
 	w.alive++
@@ -238,6 +247,8 @@ func (w *World) booted(i int32) {
 	n := &w.nodes[i]
 	n.state = nodeReady
 	w.booting--
+	w.nodesBooted++
+	w.lastBoot = w.now - n.asked
 	w.shelve(i, true)
 	w.touch(i)
 	w.emptied(i)
