@@ -54,14 +54,14 @@ func TestScripts(t *testing.T) {
 			return setUpServer(env)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "maybe": maybe, "seen": seen, "trace": trace,
+			"exits": exits, "maybe": maybe, "seen": seen, "trace": writeWeeks,
 		},
 	})
 }
 
-// trace WEEKS FILE writes the tasks of a fleet with a known week (see
+// writeWeeks is the command `trace WEEKS FILE`: it writes the tasks of a fleet with a known week (see
 // forecasttest.Load), from Monday 2026-01-05.
-func trace(ts *testscript.TestScript, neg bool, args []string) {
+func writeWeeks(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: trace WEEKS FILE")
 	}

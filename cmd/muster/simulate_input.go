@@ -14,10 +14,10 @@ import (
 	"muster.dev/muster/internal/sim/trace"
 )
 
-// keepRows is how many rows of a trace are kept in memory (72 MB); longer ones
+// keepRows is how many rows of a trace are kept in memory (24 MB); longer ones
 // are read again for each policy. Standard input can be read but once.
 const (
-	keepRows  = 3_000_000
+	keepRows  = 1_000_000
 	stdinRows = 20_000_000
 )
 

@@ -399,3 +399,23 @@ func TestUnfitIsTakenOutOfDispatchAtOnce(t *testing.T) {
 		t.Errorf("want the unfit one drained and one started: %+v", got.Actions)
 	}
 }
+
+// TestWhatLeavesIsNotTakenBack: a sandbox that was drained since its node goes
+// stays drained; another is started elsewhere. Taken back, it would be drained
+// again by the next decision, and so on each second.
+func TestWhatLeavesIsNotTakenBack(t *testing.T) {
+	p := policy()
+	p.Nodes.Scalable, p.Min = true, 2
+	o := observation(t0, pool("default", func(p *Pool) {
+		idle(p, 1)
+		p.Idle[0].Node = "stays"
+		p.Draining = []Idle{{ID: "gone", Node: "leaves", Created: t0, Since: t0}}
+	}))
+	stays, leaves := node(8), node(8)
+	stays.ID, stays.Used, leaves.ID, leaves.Used, leaves.State = "stays", 1, "leaves", 1, fleet.NodeCordoned
+	o.Nodes = []Node{leaves, stays}
+	got, _ := Decide(t0.Add(time.Second), o, p, State{})
+	if count(got, UndrainSandbox, "") != 0 || count(got, DestroySandbox, "") != 1 || count(got, StartSandboxes, "") != 1 {
+		t.Errorf("want it destroyed and another started: %+v", got.Actions)
+	}
+}

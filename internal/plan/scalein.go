@@ -121,7 +121,7 @@ func (d *decision) destroyDrained(w *work) {
 	taken := w.undrain
 	for i := range w.o.Draining {
 		b := &w.o.Draining[i]
-		if taken > 0 && !d.isStale(w, b) {
+		if taken > 0 && !d.isStale(w, b) && !d.leaving(b.Node) {
 			taken--
 			continue
 		}

@@ -177,7 +177,7 @@ func (w *work) urgent() int { return max(0, w.need-w.idle()-w.undrain-w.placed) 
 // takeBack un-drains up to n fresh ones, before anything new is started.
 func (d *decision) takeBack(w *work, n int) {
 	for ; w.looked < len(w.o.Draining) && n > 0; w.looked++ {
-		if b := &w.o.Draining[w.looked]; !d.isStale(w, b) {
+		if b := &w.o.Draining[w.looked]; !d.isStale(w, b) && !d.leaving(b.Node) {
 			d.act(Action{Kind: UndrainSandbox, Pool: w.o.Key, Sandbox: b.ID, Node: b.Node})
 			w.undrain++
 			n--

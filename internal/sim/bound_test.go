@@ -108,7 +108,7 @@ func TestBoundAgainstTheOptimum(t *testing.T) {
 		for range lead {
 			need = append(need, 0)
 		}
-		for len(need) < lead+12 {
+		for len(need) < lead+9 {
 			n := rapid.IntRange(0, 2).Draw(t, "need")
 			for range rapid.IntRange(1, 5).Draw(t, "for") {
 				need = append(need, n)

@@ -1,7 +1,5 @@
 package sim
 
-import "slices"
-
 // Start starts a sandbox of a pool on a node; false where there is no slot.
 func (w *World) Start(pool, on int32) bool {
 	n := &w.nodes[on]
@@ -29,9 +27,10 @@ func (w *World) newBox(pool, on int32) int32 {
 	w.boxes[i] = box{gen: w.boxes[i].gen + 1, node: on, pool: pool, next: -1, prev: -1, created: w.now}
 	w.shelve(on, false)
 	n := &w.nodes[on]
+	w.boxes[i].place = n.used
+	w.carried[int(on)*w.m.Slots+int(n.used)] = i
 	n.used++
 	n.empty = Never
-	n.boxes = append(n.boxes, i)
 	w.shelve(on, true)
 	w.touch(on)
 	return i
@@ -47,10 +46,9 @@ func (w *World) freeBox(i int32) {
 	w.shelve(on, false)
 	n := &w.nodes[on]
 	n.used--
-	if k := slices.Index(n.boxes, i); k >= 0 {
-		n.boxes[k] = n.boxes[len(n.boxes)-1]
-		n.boxes = n.boxes[:len(n.boxes)-1]
-	}
+	last := w.carried[int(on)*w.m.Slots+int(n.used)]
+	w.carried[int(on)*w.m.Slots+int(b.place)] = last
+	w.boxes[last].place = b.place
 	w.shelve(on, true)
 	w.touch(on)
 	if n.used == 0 && (n.state == nodeReady || n.state == nodeCordoned) {
@@ -111,27 +109,13 @@ func (w *World) unshelveReady(i int32) {
 	p.reordered = true
 }
 
-// pick is the ready sandbox that is claimed next, as in dispatch: on the node
-// that the planner prefers, and there the one that has been ready longest.
-func (w *World) pick(p *Pool) int32 {
-	best := p.first
-	if best < 0 || !w.watch {
-		return best
-	}
-	for i := w.boxes[best].next; i >= 0; i = w.boxes[i].next {
-		if w.nodes[w.boxes[i].node].prefer > w.nodes[w.boxes[best].node].prefer {
-			best = i
-		}
-	}
-	return best
-}
-
-// arrive takes a task in: it gets a sandbox that is ready, or waits in line.
+// arrive takes a task in. As in dispatch, it gets the sandbox that has been
+// ready longest, or waits in line.
 func (w *World) arrive(pool int32, t task) {
 	p := &w.Pools[pool]
 	p.settleArea(w.now)
 	p.Arrived++
-	if i := w.pick(p); i >= 0 {
+	if i := p.first; i >= 0 {
 		w.unshelveReady(i)
 		w.run(i, t, p)
 		return
@@ -143,7 +127,7 @@ func (w *World) arrive(pool int32, t task) {
 // dispatch gives ready sandboxes to tasks that wait.
 func (w *World) dispatch(p *Pool) {
 	for p.first >= 0 && p.queue.n > 0 {
-		i := w.pick(p)
+		i := p.first
 		w.unshelveReady(i)
 		w.waiting--
 		w.run(i, p.queue.pop(), p)
@@ -155,13 +139,15 @@ func (w *World) run(i int32, t task, p *Pool) {
 	b := &w.boxes[i]
 	b.state, b.task, b.since = boxRunning, t, w.now
 	p.Running++
-	p.Begun++
-	if w.now-t.arrived > w.late {
-		p.Late++
-	}
 	w.running++
 	w.nodes[b.node].running++
 	w.touch(b.node)
+	if !t.again {
+		w.begun++
+		if w.now-t.arrived > w.objective {
+			w.late++
+		}
+	}
 	if !t.again && t.arrived >= w.open && t.arrived < w.close {
 		w.waits.add(w.now - t.arrived)
 		if w.series != nil {
@@ -178,8 +164,8 @@ func (w *World) done(i int32) {
 	p.settleArea(w.now)
 	p.Running--
 	p.Finished++
-	if w.finished != nil {
-		w.finished(w.now - b.since)
+	if w.watch {
+		w.ended = append(w.ended, b.task.work)
 	}
 	w.running--
 	w.nodes[b.node].running--

@@ -19,10 +19,6 @@ type Muster struct {
 	Floors func(now time.Time) []plan.Floor
 }
 
-// gap is how long the control loop waits, in milliseconds, before it looks at
-// what its last actions did.
-const gap = 10
-
 // floorsEvery is how often the calendar is looked at: often enough, since it
 // names windows an hour ahead.
 const floorsEvery = 300 * second
@@ -41,12 +37,8 @@ type planner struct {
 	boxIDs  []fleet.SandboxID
 	floorAt int64
 	spend   spending
+	outlook outlook
 	slots   int
-	ranks   forecast.Ranks
-	outlook forecast.Outlook
-	lives   forecast.Lifetimes
-	leads   forecast.Leads
-	known   []fleet.NodeState // of nodes, as observed last
 }
 
 // poolView is what the control loop measures of one pool; see
@@ -104,9 +96,7 @@ func newMuster(c *Config, _ *Survey) (Sizer, error) {
 // Begin implements beginner: changed nodes are recorded, and empty ones are
 // the planner's own business.
 func (m *planner) Begin(w *World) {
-	w.watch, w.hold = true, Never
-	w.late = m.c.Policy.Objective.Milliseconds()
-	w.finished = func(ran int64) { m.lives.Done(clock(w.now), time.Duration(ran)*time.Millisecond) }
+	w.watch, w.hold, w.objective = true, Never, m.c.Policy.Objective.Milliseconds()
 }
 
 // Decide implements Sizer.
@@ -118,21 +108,19 @@ func (m *planner) Decide(now int64, w *World) int64 {
 	for i := range p.Actions {
 		m.apply(w, &p.Actions[i])
 	}
-	return m.wake(now, w, p)
+	return m.wake(now, p)
 }
 
 // wake is when to decide again if nothing happens: when the plan says that a
-// decision could differ, on the second, since that is how often the control
-// loop ticks; and the next second while tasks wait or actions are under way.
-func (m *planner) wake(now int64, w *World, p *plan.Plan) int64 {
+// decision could differ, and after actions, but no sooner than in a second,
+// which is how often the control loop ticks.
+func (m *planner) wake(now int64, p *plan.Plan) int64 {
 	wake := int64(Never)
-	switch {
-	case p.Changed():
-		wake = now + gap
-	case w.waiting > 0:
-		wake = now + second
-	case !p.Wake.IsZero():
+	if !p.Wake.IsZero() {
 		wake = max(now+second, p.Wake.UnixMilli())
+	}
+	if p.Changed() {
+		wake = now + second
 	}
 	if m.c.Floors != nil {
 		wake = min(wake, m.floorAt+floorsEvery)
@@ -148,8 +136,8 @@ func (m *planner) observe(now int64, at time.Time, w *World) {
 	for i := range w.Pools {
 		m.observePool(now, at, w, i)
 	}
-	m.observeNodes(w)
-	m.observeLayer(at, w)
+	m.outlook.observe(now, at, w, m)
+	m.observeNodes(now, w)
 	if m.c.Floors != nil && now-m.floorAt >= floorsEvery {
 		m.o.Floors, m.floorAt = m.c.Floors(at), now
 	}
@@ -213,9 +201,8 @@ func (m *planner) nameIdle(w *World, p *Pool, o *plan.Pool) {
 		b := &w.boxes[i]
 		o.Idle = append(o.Idle, plan.Idle{ID: m.boxID(i), Node: m.nodeID(b.node), Created: clock(b.created), Since: clock(b.since)})
 	}
-	if w.m.ColdStart.Kind != "constant" {
-		slices.SortStableFunc(o.Idle, func(a, b plan.Idle) int { return a.Created.Compare(b.Created) })
-	}
+	// By time of ready they are sorted almost; what was taken back is not.
+	slices.SortStableFunc(o.Idle, func(a, b plan.Idle) int { return a.Created.Compare(b.Created) })
 }
 
 // nameDraining lists drained sandboxes, the youngest first.
@@ -232,85 +219,6 @@ func (m *planner) nameDraining(w *World, v *poolView, o *plan.Pool) {
 		b := &w.boxes[d.box]
 		o.Draining = append(o.Draining, plan.Idle{ID: m.boxID(d.box), Node: m.nodeID(b.node), Created: clock(b.created), Since: clock(b.since)})
 	}
-}
-
-// observeNodes lists the nodes anew when one came or went, and otherwise
-// updates those that changed.
-func (m *planner) observeNodes(w *World) {
-	if w.membership {
-		w.membership = false
-		m.order, m.o.Nodes = m.order[:0], m.o.Nodes[:0]
-		for len(m.place) < len(w.nodes) {
-			m.place, m.known = append(m.place, -1), append(m.known, fleet.NodeBooting)
-		}
-		for i := range w.nodes {
-			if w.nodes[i].state == nodeBooting {
-				m.known[i] = fleet.NodeBooting // another one, perhaps
-			}
-			if w.nodes[i].state != nodeGone {
-				m.place[i] = int32(len(m.order))
-				m.order = append(m.order, int32(i))
-				m.o.Nodes = append(m.o.Nodes, plan.Node{ID: m.nodeID(int32(i)), Slots: m.slots, State: m.known[i]})
-				m.observeNode(w, int32(i))
-			}
-		}
-	}
-	for _, i := range w.changed {
-		w.nodes[i].touched = false
-		if w.nodes[i].state != nodeGone {
-			m.observeNode(w, i)
-		}
-	}
-	w.changed = w.changed[:0]
-}
-
-var nodeStates = [...]fleet.NodeState{fleet.NodeGone, fleet.NodeBooting, fleet.NodeReady, fleet.NodeCordoned}
-
-func (m *planner) observeNode(w *World, i int32) {
-	n, o := &w.nodes[i], &m.o.Nodes[m.place[i]]
-	if o.State == fleet.NodeBooting && n.state == nodeReady {
-		m.o.NodesStarted++
-		if w.m.Boot.Kind != "constant" || m.o.NodesStarted == 1 {
-			at := clock(w.now)
-			m.leads.Add(at, time.Duration(w.now-n.requested)*time.Millisecond)
-			m.o.NodeLead = m.leads.Quantiles(at, time.Hour, fleet.Lead{})
-		}
-	}
-	o.State, o.Used, o.Running = nodeStates[n.state], int(n.used), int(n.running)
-	m.known[i] = o.State
-	o.Since, o.Requested = clock(n.requested), clock(n.requested)
-	m.expect(w, n, o)
-	if n.empty != Never && n.state != nodeBooting {
-		o.Since = clock(n.empty)
-	}
-}
-
-// observeLayer measures what the node layer as a whole is sized by.
-func (m *planner) observeLayer(at time.Time, w *World) {
-	var arrived, finished, begun, late int64
-	for i := range w.Pools {
-		p := &w.Pools[i]
-		arrived, finished = arrived+p.Arrived, finished+p.Finished
-		begun, late = begun+p.Begun, late+p.Late
-	}
-	lead := m.o.NodeLead.P95
-	if lead == 0 {
-		lead = m.c.Policy.Nodes.BootLead
-	}
-	m.ranks.Observe(at, arrived, finished, lead)
-	m.ranks.Outlook(at, lead, &m.outlook)
-	m.o.Outlook, m.o.Begun, m.o.Late = &m.outlook, begun, late
-}
-
-// expect estimates how long the tasks of a node go on.
-func (m *planner) expect(w *World, n *node, o *plan.Node) {
-	o.Residual = 0
-	for _, i := range n.boxes {
-		if b := &w.boxes[i]; b.state == boxRunning {
-			o.Residual = max(o.Residual, m.lives.Residual(time.Duration(w.now-b.since)*time.Millisecond))
-		}
-	}
-	n.prefer = plan.Prefer(o)
 }
 
 func (m *planner) nodeID(i int32) fleet.NodeID {

@@ -37,7 +37,6 @@ type run struct {
 	rows    int64
 	wake    int64
 	horizon int64
-	opened  bool
 	series  *Series
 	tell    func(done float64)
 	started int64  // first instant, for progress

@@ -177,6 +177,9 @@ func audit(t interface{ Fatalf(string, ...any) }, w *World) {
 		if b.state == boxRunning {
 			running[b.node]++
 		}
+		if b.place >= w.nodes[b.node].used || w.carried[int(b.node)*w.m.Slots+int(b.place)] != int32(i) {
+			t.Fatalf("sandbox %d is not in its place on node %d", i, b.node)
+		}
 		if s := w.nodes[b.node].state; s != nodeReady && s != nodeCordoned {
 			t.Fatalf("a sandbox is on a node in state %d", s)
 		}

@@ -41,10 +41,9 @@ type node struct {
 	gen           uint32
 	used, running int32
 	next, prev    int32
-	requested     int64 // billing begins
+	asked         int64 // requested
+	requested     int64 // billing begins: when the provider served the request
 	empty         int64 // since when it carries nothing; Never while it does
-	boxes         []int32
-	prefer        float64 // order in which ready sandboxes are claimed; see plan.Prefer
 }
 
 // box is one sandbox. next and prev link the ready ones of a pool.
@@ -53,7 +52,8 @@ type box struct {
 	gen            uint32
 	node, pool     int32
 	next, prev     int32
-	created, since int64
+	place          int32 // among those its node carries
+	created, since int64 // started; ready, running or draining
 	task           task
 }
 
@@ -63,9 +63,6 @@ type Pool struct {
 	// Arrived, Finished, Started and Failed only grow: tasks, and starts of
 	// sandboxes.
 	Arrived, Finished, Started, Failed int64
-	// Begun and Late only grow, too: tasks that got a sandbox, and those of them
-	// that waited longer than the objective.
-	Begun, Late int64
 	// Target is how many sandboxes there should be, busy ones included; the
 	// world brings them about. Policies that act by name leave it alone.
 	Target int
@@ -109,7 +106,13 @@ type World struct {
 	running     int
 	watch       bool // record changed nodes for the planner
 	changed     []int32
-	membership  bool // a node came or went
+	membership  bool    // a node came or went
+	carried     []int32 // Slots places for each node: its sandboxes, the used ones first
+	ended       []int64 // durations of tasks that ended, for the planner
+	objective   int64   // waits above it are late
+	begun, late int64
+	nodesBooted int64
+	lastBoot    int64 // lead time of the last node that came into service
 	minBill     int64
 	hold        int64 // Never: empty nodes are kept
 	chance      *rand.Rand
@@ -118,9 +121,7 @@ type World struct {
 	lost        int64 // tasks begun again
 	lastLead    int64 // lead time of the last sandbox that became ready
 	series      *Series
-	open, close int64           // the evaluated window
-	late        int64           // the objective, in milliseconds
-	finished    func(ran int64) // hears of the end of each task; may be nil
+	open, close int64 // the evaluated window
 }
 
 // bill adds up what the evaluated window costs.
@@ -200,7 +201,7 @@ func (w *World) Launch(n int) {
 	for ; n > 0 && (w.m.MaxNodes == 0 || w.alive < w.m.MaxNodes); n-- {
 		i := w.newNode()
 		x := &w.nodes[i]
-		x.state, x.requested = nodeBooting, w.served()
+		x.state, x.asked, x.requested = nodeBooting, w.now, w.served()
 		w.booting++
 		w.countLaunch()
 		w.events.push(newEvent(x.requested+w.m.Boot.draw(w.chance), nodeBooted, x.gen, i))
@@ -215,8 +216,9 @@ func (w *World) newNode() int32 {
 	} else {
 		i = int32(len(w.nodes))
 		w.nodes = append(w.nodes, node{})
+		w.carried = append(w.carried, make([]int32, w.m.Slots)...)
 	}
-	w.nodes[i] = node{gen: w.nodes[i].gen + 1, touched: w.nodes[i].touched, empty: w.now, boxes: w.nodes[i].boxes[:0]}
+	w.nodes[i] = node{gen: w.nodes[i].gen + 1, touched: w.nodes[i].touched, empty: w.now}
 	w.alive++
 	w.membership = true
 	return i
@@ -245,6 +247,8 @@ func (w *World) booted(i int32) {
 	n := &w.nodes[i]
 	n.state = nodeReady
 	w.booting--
+	w.nodesBooted++
+	w.lastBoot = w.now - n.asked
 	w.shelve(i, true)
 	w.touch(i)
 	w.emptied(i)

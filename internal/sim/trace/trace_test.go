@@ -97,7 +97,7 @@ func TestTruncatedGzip(t *testing.T) {
 	if _, err = drain(r); err == nil || !strings.Contains(err.Error(), "cannot be read") {
 		t.Errorf("a file cut in half: %v", err)
 	}
-	if _, again := r.Next(); again != err {
+	if _, again := r.Next(); !errors.Is(again, err) {
 		t.Errorf("the error does not stay: %v", again)
 	}
 }

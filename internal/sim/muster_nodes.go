@@ -1,0 +1,112 @@
+package sim
+
+import (
+	"time"
+
+	"muster.dev/muster/internal/fleet"
+	"muster.dev/muster/internal/forecast"
+	"muster.dev/muster/internal/plan"
+)
+
+// residualsEvery is how often the expected ends of running tasks are looked
+// at on nodes where nothing happened.
+const residualsEvery = 10 * second
+
+// outlook is what the control loop measures for the node layer.
+type outlook struct {
+	ranks    forecast.Ranks
+	lives    forecast.Lifetimes
+	leads    forecast.Leads
+	next     forecast.Outlook
+	lookedAt int64
+}
+
+// observe takes in what happened since the last look.
+func (v *outlook) observe(now int64, at time.Time, w *World, m *planner) {
+	o := &m.o
+	if fresh := w.nodesBooted - o.NodesStarted; fresh > 0 {
+		o.NodesStarted = w.nodesBooted
+		if len(v.leads.Samples) < 64 || w.m.Boot.Kind != "constant" || len(w.m.StockOuts) > 0 {
+			v.leads.Add(at, time.Duration(w.lastBoot)*time.Millisecond)
+			o.NodeLead = v.leads.Quantiles(at, time.Hour, fleet.Lead{})
+		}
+	}
+	for _, d := range w.ended {
+		v.lives.Done(at, time.Duration(d)*time.Millisecond)
+	}
+	w.ended = w.ended[:0]
+	var arrived, finished int64
+	for i := range w.Pools {
+		arrived += w.Pools[i].Arrived
+		finished += w.Pools[i].Finished
+	}
+	lead := m.c.Policy.Nodes.BootLead
+	if o.NodeLead.P95 > 0 {
+		lead = o.NodeLead.P95
+	}
+	v.ranks.Observe(at, arrived, finished, lead)
+	v.ranks.Outlook(at, lead, &v.next)
+	o.Outlook = &v.next
+	o.Begun, o.Late = w.begun, w.late
+}
+
+// residual is how long the task that is expected to go on longest of a node
+// does.
+func (v *outlook) residual(now int64, w *World, i int32) time.Duration {
+	var longest time.Duration
+	n := &w.nodes[i]
+	if n.running == 0 {
+		return 0
+	}
+	for _, k := range w.carried[int(i)*w.m.Slots:][:n.used] {
+		if b := &w.boxes[k]; b.state == boxRunning {
+			longest = max(longest, v.lives.Residual(time.Duration(now-b.since)*time.Millisecond))
+		}
+	}
+	return longest
+}
+
+// observeNodes lists the nodes anew when one came or went, and otherwise
+// updates those that changed.
+func (m *planner) observeNodes(now int64, w *World) {
+	if w.membership {
+		w.membership = false
+		m.order, m.o.Nodes = m.order[:0], m.o.Nodes[:0]
+		for len(m.place) < len(w.nodes) {
+			m.place = append(m.place, -1)
+		}
+		for i := range w.nodes {
+			if w.nodes[i].state != nodeGone {
+				m.place[i] = int32(len(m.order))
+				m.order = append(m.order, int32(i))
+				m.o.Nodes = append(m.o.Nodes, plan.Node{ID: m.nodeID(int32(i)), Slots: m.slots})
+				m.observeNode(now, w, int32(i))
+			}
+		}
+	}
+	if now-m.outlook.lookedAt >= residualsEvery {
+		m.outlook.lookedAt = now
+		for _, i := range m.order {
+			m.o.Nodes[m.place[i]].Residual = m.outlook.residual(now, w, i)
+		}
+	}
+	for _, i := range w.changed {
+		w.nodes[i].touched = false
+		if w.nodes[i].state != nodeGone {
+			m.observeNode(now, w, i)
+		}
+	}
+	w.changed = w.changed[:0]
+}
+
+var nodeStates = [...]fleet.NodeState{fleet.NodeGone, fleet.NodeBooting, fleet.NodeReady, fleet.NodeCordoned}
+
+func (m *planner) observeNode(now int64, w *World, i int32) {
+	n, o := &w.nodes[i], &m.o.Nodes[m.place[i]]
+	o.State, o.Used, o.Running = nodeStates[n.state], int(n.used), int(n.running)
+	o.Since, o.Requested = clock(n.requested), clock(n.requested)
+	o.Residual = m.outlook.residual(now, w, i)
+	if n.empty != Never && n.state != nodeBooting {
+		o.Since = clock(n.empty)
+	}
+}
