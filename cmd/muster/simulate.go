@@ -79,7 +79,7 @@ func (o *simulateOptions) addTo(c *cobra.Command) {
 	f.StringVar(&o.to, "to", "", "leave out tasks that arrive at or after this `time`; the window ends there")
 	f.StringVar(&o.warmup, "warmup-until", "", "until this `time` the fleet only warms up: nothing is counted")
 	f.IntVar(&o.copies, "copies", 1, "take every task this `many` times")
-	f.StringVar(&o.jitter, "jitter", "0", "make each copy late by a random time below these `seconds`")
+	f.StringVar(&o.jitter, "jitter", "0", "make copy k of each task late by a random time below k times these `seconds`")
 	f.StringVar(&o.maxDuration, "max-duration", "0", "leave out tasks longer than these `seconds`; 0: none")
 	f.StringVar(&o.class, "class", "", "`template`: the class column names templates (default: it is not read)")
 	f.StringVar(&o.boot, "boot", "45", "`seconds` from asking for a node to its first sandbox")

@@ -41,7 +41,7 @@ func honest(o *simulateOptions, c *sim.Config, v *sim.Survey) string {
 		fmt.Fprintf(&b, " after %d of warm-up", v.WarmUp)
 	}
 	if o.copies > 1 {
-		fmt.Fprintf(&b, ", %d copies of each task up to %ss late", o.copies, o.jitter)
+		fmt.Fprintf(&b, ", %d copies of each task, copy k up to k times %ss late", o.copies, o.jitter)
 	}
 	fmt.Fprintf(&b, "; demand %.1f agents on average, %d at most. Simulated, not measured: node boot %s, cold start %s, %d slots a node, billed from request to release, %s at least, $%.2f an hour, seed %d",
 		v.Mean, v.Peak, c.Model.Boot, c.Model.ColdStart, c.Model.Slots, c.Model.MinBill, float64(c.Model.NodeHour)/1e6, c.Model.Seed)

@@ -221,8 +221,11 @@ func (g *gather) box(ctx context.Context, s *fleet.Sandbox) {
 		n.Used++
 		n.UsedSize.MilliCPU += s.Spec.Resources.MilliCPU
 		n.UsedSize.MemoryBytes += s.Spec.Resources.MemoryBytes
-		if s.State == fleet.SandboxClaimed {
+		switch s.State {
+		case fleet.SandboxClaimed:
 			n.Running++
+		case fleet.SandboxStarting:
+			n.Starting++
 		}
 	}
 	idle := plan.Idle{ID: s.Spec.ID, Node: s.Spec.Node, Created: s.CreatedAt, Since: s.ReadyAt, Stale: s.Spec.Revision != p.Revision}

@@ -16,12 +16,13 @@ type work struct {
 	d Demand
 
 	// Everything below counts sandboxes.
-	need  int // ready ones that waiting tasks want
-	floor int // warm, by minima and calendar
-	warm  int // warm in all; at least floor
-	grant int // of need+warm, what the bounds allow
-	stale int // ready ones to be replaced
-	unfit int // ready ones that no task may get
+	need   int // ready ones that waiting tasks want
+	floor  int // warm, by minima and calendar
+	warm   int // warm in all; at least floor
+	grant  int // of need+warm, what the bounds allow, and what fills free slots
+	filled int // of grant, beyond need+warm
+	stale  int // ready ones to be replaced
+	unfit  int // ready ones that no task may get
 
 	missing int // wanted and not there
 	starts  int // of them, those that may be started now
@@ -116,6 +117,7 @@ func (x *Decider) Decide(now time.Time, o *Observation, p *Policy, s *State) (*P
 	}
 	d.room = d.measureRoom()
 	d.grantAll()
+	d.fill()
 	for i := range d.works {
 		d.supply(&d.works[i])
 	}

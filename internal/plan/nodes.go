@@ -25,13 +25,14 @@ type layer struct {
 	coming  int // slots of nodes that boot
 	supply  int // slots of nodes in service, and of those that boot
 	busy    int // running, waited for, or on the way out
-	warm    int // granted beyond demand
+	warm    int // room to keep whatever it costs: for floors, and in a burst
 	lead    time.Duration
 	price   float64 // of a late start, in node-seconds
 	outlook forecast.Outlook
 	add     int     // nodes to bring
 	gain    float64 // late starts an hour that one more node saves
 	empty   int     // nodes that carry no task
+	needed  bool    // tasks wait
 }
 
 // free is how many slots neither carry a task nor are waited for.
@@ -97,7 +98,9 @@ func (d *decision) measureNodes() layer {
 		w := &d.works[i]
 		k := d.weight(w.o.Size)
 		l.busy += k * (w.o.Running + min(w.need, w.grant))
-		l.warm += k * max(0, w.grant-w.need)
+		l.needed = l.needed || w.need > 0
+		// Warm stock beyond the floors goes where there is room; it brings none.
+		l.warm += k * min(w.floor, max(0, w.grant-w.need))
 	}
 	if o := d.o.Outlook; o != nil {
 		l.outlook = *o
@@ -172,6 +175,9 @@ func (d *decision) bound(l *layer, t *NodeTarget) {
 	}
 	if most := d.p.Nodes.Max; most > 0 {
 		hold(most-l.ready-l.closed-l.booting, CauseCapacity, BoundNodesMax, most)
+	}
+	if most := d.p.Max; most > 0 { // more nodes than sandboxes may fill
+		hold((most+l.slots-1)/l.slots-l.ready-l.closed-l.booting, CauseCapacity, BoundMax, most)
 	}
 	if d.room.bound == BoundBudget {
 		hold(0, CauseBudget, BoundBudget, 0)
@@ -249,7 +255,7 @@ func (d *decision) giveBack(l *layer, t *NodeTarget) {
 	for i := range d.o.Nodes {
 		o := &d.o.Nodes[i]
 		cordoned := o.State == fleet.NodeCordoned
-		if o.Running > 0 || o.State != fleet.NodeReady && !cordoned || d.placedOn(o.ID) {
+		if o.Running > 0 || o.Starting > 0 && l.needed || o.State != fleet.NodeReady && !cordoned || d.placedOn(o.ID) {
 			continue
 		}
 		if !cordoned {

@@ -129,7 +129,8 @@ type Node struct {
 	Used     int             `json:"used"` // sandboxes in any state
 	UsedSize Size            `json:"usedSize"`
 	Running  int             `json:"running"` // of them, with a task
-	Since    time.Time       `json:"since"`   // requested, or empty since
+	Starting int             `json:"starting,omitempty"`
+	Since    time.Time       `json:"since"` // requested, or empty since
 	// Requested is when it was asked for, from when on it is paid.
 	Requested time.Time `json:"requested,omitzero"`
 	// Residual is how long its longest task is expected to go on; see Prefer.

@@ -99,6 +99,46 @@ func (d *decision) grantAll() {
 	}
 }
 
+// fill keeps the free slots of nodes that are paid for anyway warm, with
+// sandboxes of the pool that most tasks come for: a task then starts at once on
+// the node it fits best.
+func (d *decision) fill() {
+	if !d.p.Nodes.Scalable || d.signal != "" {
+		return
+	}
+	free := 0
+	for i := range d.o.Nodes {
+		n := &d.o.Nodes[i]
+		// An empty node is about to go, but for one that is paid for still.
+		stays := n.Running > 0 || d.now.Before(n.Requested.Add(d.p.Nodes.MinBill))
+		if n.State == fleet.NodeReady && n.Slots > 0 && stays {
+			free += max(0, n.Slots-n.Used)
+		}
+	}
+	var best *work
+	exist := 0
+	for i := range d.works {
+		w := &d.works[i]
+		o := w.o
+		free -= max(0, w.grant-w.idle())
+		exist += o.Running + o.Releasing + len(o.Draining) + max(w.grant, w.idle())
+		if o.Unknown || w.variant() || w.s.Breaker.Failures > 0 || d.weight(o.Size) > 1 {
+			continue
+		}
+		if best == nil || w.s.Arrivals.Slow > best.s.Arrivals.Slow {
+			best = w
+		}
+	}
+	if d.room.limit >= 0 {
+		free = min(free, d.room.limit-exist)
+	}
+	if best == nil || best.warm == 0 && best.need == 0 && best.o.Running == 0 {
+		return
+	}
+	best.filled = max(0, max(best.grant, best.idle()+max(0, free))-best.grant)
+	best.grant += best.filled
+}
+
 // divide cuts the asks down to n in all: by priority, and within one priority
 // in proportion to the ask, with at least one each while there is any.
 func (d *decision) divide(asks []int, n int) {

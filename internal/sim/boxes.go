@@ -10,6 +10,7 @@ func (w *World) Start(pool, on int32) bool {
 	b := &w.boxes[i]
 	b.state = boxStarting
 	w.Pools[pool].Starting++
+	w.nodes[on].starting++
 	w.events.push(newEvent(w.now+w.m.ColdStart.draw(w.chance), boxStarted, b.gen, i))
 	return true
 }
@@ -61,6 +62,8 @@ func (w *World) started(i int32) {
 	b := &w.boxes[i]
 	p := &w.Pools[b.pool]
 	p.Starting--
+	w.nodes[b.node].starting--
+	w.touch(b.node)
 	if w.m.StartFailures > 0 && w.chance.Float64() < w.m.StartFailures {
 		p.Failed++
 		w.freeBox(i)
@@ -109,13 +112,28 @@ func (w *World) unshelveReady(i int32) {
 	p.reordered = true
 }
 
+// pick is the ready sandbox that is claimed next, as in dispatch: on the node
+// that the planner prefers, and there the one that has been ready longest.
+func (w *World) pick(p *Pool) int32 {
+	best := p.first
+	if best < 0 || !w.watch {
+		return best
+	}
+	for i := w.boxes[best].next; i >= 0; i = w.boxes[i].next {
+		if w.nodes[w.boxes[i].node].prefer > w.nodes[w.boxes[best].node].prefer {
+			best = i
+		}
+	}
+	return best
+}
+
 // arrive takes a task in. As in dispatch, it gets the sandbox that has been
 // ready longest, or waits in line.
 func (w *World) arrive(pool int32, t task) {
 	p := &w.Pools[pool]
 	p.settleArea(w.now)
 	p.Arrived++
-	if i := p.first; i >= 0 {
+	if i := w.pick(p); i >= 0 {
 		w.unshelveReady(i)
 		w.run(i, t, p)
 		return
@@ -127,7 +145,7 @@ func (w *World) arrive(pool int32, t task) {
 // dispatch gives ready sandboxes to tasks that wait.
 func (w *World) dispatch(p *Pool) {
 	for p.first >= 0 && p.queue.n > 0 {
-		i := p.first
+		i := w.pick(p)
 		w.unshelveReady(i)
 		w.waiting--
 		w.run(i, p.queue.pop(), p)
@@ -179,6 +197,7 @@ func (w *World) loseBox(i int32) {
 	switch b.state {
 	case boxStarting:
 		p.Starting--
+		w.nodes[b.node].starting--
 	case boxReady:
 		w.unshelveReady(i)
 	case boxDraining:

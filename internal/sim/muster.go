@@ -19,6 +19,10 @@ type Muster struct {
 	Floors func(now time.Time) []plan.Floor
 }
 
+// gap is how long the control loop waits, in milliseconds, before it looks at
+// what its last actions did.
+const gap = 10
+
 // floorsEvery is how often the calendar is looked at: often enough, since it
 // names windows an hour ahead.
 const floorsEvery = 300 * second
@@ -112,15 +116,15 @@ func (m *planner) Decide(now int64, w *World) int64 {
 }
 
 // wake is when to decide again if nothing happens: when the plan says that a
-// decision could differ, and after actions, but no sooner than in a second,
-// which is how often the control loop ticks.
+// decision could differ, but no sooner than in a second, which is how often the
+// control loop ticks; and after actions, as soon as it looks at what they did.
 func (m *planner) wake(now int64, p *plan.Plan) int64 {
 	wake := int64(Never)
 	if !p.Wake.IsZero() {
 		wake = max(now+second, p.Wake.UnixMilli())
 	}
 	if p.Changed() {
-		wake = now + second
+		wake = now + gap
 	}
 	if m.c.Floors != nil {
 		wake = min(wake, m.floorAt+floorsEvery)

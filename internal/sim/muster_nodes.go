@@ -87,7 +87,9 @@ func (m *planner) observeNodes(now int64, w *World) {
 	if now-m.outlook.lookedAt >= residualsEvery {
 		m.outlook.lookedAt = now
 		for _, i := range m.order {
-			m.o.Nodes[m.place[i]].Residual = m.outlook.residual(now, w, i)
+			o := &m.o.Nodes[m.place[i]]
+			o.Residual = m.outlook.residual(now, w, i)
+			w.nodes[i].prefer = plan.Prefer(o)
 		}
 	}
 	for _, i := range w.changed {
@@ -103,9 +105,10 @@ var nodeStates = [...]fleet.NodeState{fleet.NodeGone, fleet.NodeBooting, fleet.N
 
 func (m *planner) observeNode(now int64, w *World, i int32) {
 	n, o := &w.nodes[i], &m.o.Nodes[m.place[i]]
-	o.State, o.Used, o.Running = nodeStates[n.state], int(n.used), int(n.running)
+	o.State, o.Used, o.Running, o.Starting = nodeStates[n.state], int(n.used), int(n.running), int(n.starting)
 	o.Since, o.Requested = clock(n.requested), clock(n.requested)
 	o.Residual = m.outlook.residual(now, w, i)
+	w.nodes[i].prefer = plan.Prefer(o)
 	if n.empty != Never && n.state != nodeBooting {
 		o.Since = clock(n.empty)
 	}

@@ -40,10 +40,12 @@ type node struct {
 	touched       bool // changed since the last look; see World.changed
 	gen           uint32
 	used, running int32
+	starting      int32
 	next, prev    int32
-	asked         int64 // requested
-	requested     int64 // billing begins: when the provider served the request
-	empty         int64 // since when it carries nothing; Never while it does
+	prefer        float64 // in which order ready sandboxes are claimed; see plan.Prefer
+	asked         int64   // requested
+	requested     int64   // billing begins: when the provider served the request
+	empty         int64   // since when it carries nothing; Never while it does
 }
 
 // box is one sandbox. next and prev link the ready ones of a pool.
