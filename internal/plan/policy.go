@@ -119,7 +119,7 @@ func (p Policy) WithDefaults() Policy {
 	def(&p.Nodes.PriceMin, 50)
 	def(&p.Nodes.PriceMax, 250)
 	def(&p.Nodes.Gain, 0.02)
-	def(&p.Nodes.Keep, 3)
+	def(&p.Nodes.Keep, 4)
 	return p
 }
 

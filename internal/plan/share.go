@@ -110,7 +110,7 @@ func (d *decision) fill() {
 	for i := range d.o.Nodes {
 		n := &d.o.Nodes[i]
 		// An empty node is about to go, but for one that is paid for still.
-		stays := n.Running > 0 || d.now.Before(n.Requested.Add(d.p.Nodes.MinBill))
+		stays := n.Running > 1 || d.now.Before(n.Requested.Add(d.p.Nodes.MinBill))
 		if n.State == fleet.NodeReady && n.Slots > 0 && stays {
 			free += max(0, n.Slots-n.Used)
 		}

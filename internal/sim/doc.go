@@ -26,12 +26,14 @@
 // level-set ski rental with free repacking and the boot as switching cost,
 // tightened by the least bill where the whole fleet goes to zero.
 //
-// Let D(t) be the tasks in flight, each from its arrival for its duration, and
-// N(t) = ceil(D(t)/slots). Take any such policy, and let R(t) be its nodes in
-// service.
+// Let D(t) be the slots held, each from one cold start before a task's arrival
+// until the task's end, and N(t) = ceil(D(t)/slots). Take any such policy, and
+// let R(t) be its nodes in service.
 //
-//  1. R >= N at all times: every task in flight holds a slot. (Cold starts
-//     hold slots too; leaving them out lowers the bound.)
+//  1. R >= N at all times: a task that starts the moment it arrives has its
+//     sandbox ready by then, which has held a slot for a cold start, and each
+//     sandbox serves one task. (A policy with which tasks wait for the cold
+//     start holds the slot as long, only later.)
 //  2. A node in service for an interval of length L was paid for at least
 //     boot + L. So the policy pays at least the integral of R, plus boot times
 //     the number of intervals, which is no less than the upward variation
@@ -60,8 +62,8 @@
 //
 // In an evaluated window [open, close) only what is paid inside counts. For a
 // rise at t that is min(t-open, gap, boot): a node held, or booted, over that
-// time. Random boots enter with the shortest time they can take, failures and
-// stock-outs not at all; each can only cost a policy more.
+// time. Random boots and cold starts enter with the shortest time they can
+// take, failures and stock-outs not at all; each can only cost a policy more.
 //
 // A policy with which tasks wait may cost less than the bound, since waiting
 // flattens demand.

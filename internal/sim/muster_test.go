@@ -65,7 +65,7 @@ func (v *witness) compare(w *World) {
 		if n.state == nodeGone {
 			continue
 		}
-		x := plan.Node{ID: v.nodeID(int32(i)), State: nodeStates[n.state], Slots: w.m.Slots, Used: int(n.used), Running: int(n.running), Since: clock(n.requested), Requested: clock(n.requested)}
+		x := plan.Node{ID: v.nodeID(int32(i)), State: nodeStates[n.state], Slots: w.m.Slots, Used: int(n.used), Running: int(n.running), Starting: int(n.starting), Since: clock(n.requested), Requested: clock(n.requested)}
 		if n.empty != Never && n.state != nodeBooting {
 			x.Since = clock(n.empty)
 		}

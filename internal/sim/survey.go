@@ -39,6 +39,11 @@ type surveyor struct {
 	// before and after are what a window without given ends has around its
 	// tasks.
 	before, after int64
+
+	// Slots held, a cold start before the task included; see later.
+	cold  int64
+	frees heap
+	held  int
 }
 
 // survey reads a trace once. Without from the window opens soon enough before
@@ -59,7 +64,8 @@ func survey(src trace.Source, m *Model, from, to time.Time) (Survey, error) {
 	if !to.IsZero() {
 		v.s.Close = to.UnixMilli()
 	}
-	v.b = bound{boot: m.Boot.least(), bill: m.MinBill.Milliseconds(), open: v.s.Open, close: v.s.Close}
+	v.cold = m.ColdStart.least()
+	v.b = bound{boot: m.Boot.least(), bill: m.MinBill.Milliseconds(), open: v.later(v.s.Open), close: v.later(v.s.Close)}
 	for {
 		row, err := in.Next()
 		if errors.Is(err, io.EOF) {
@@ -79,7 +85,7 @@ func (v *surveyor) take(row trace.Row) {
 		s.First = row.Arrival
 		if s.Open == math.MinInt64 {
 			s.Open = row.Arrival - v.before
-			v.b.open = s.Open
+			v.b.open = v.later(s.Open)
 		}
 		v.at = row.Arrival
 	}
@@ -91,10 +97,36 @@ func (v *surveyor) take(row trace.Row) {
 		s.WorkMillis += row.Duration
 	}
 	v.until(row.Arrival)
-	if row.Duration > 0 { // what takes no time needs no slot
+	if row.Duration > 0 { // what takes no time is never in flight
 		v.ends.push(event{at: row.Arrival + row.Duration})
 		v.change(row.Arrival, 1)
 	}
+	v.leave(row.Arrival)
+	if held := v.cold + row.Duration; held > 0 {
+		v.frees.push(event{at: row.Arrival + held})
+		v.hold(row.Arrival, 1)
+	}
+}
+
+// later is a time on the clock of the bound, which is one cold start behind:
+// slots are then held from each arrival on.
+func (v *surveyor) later(at int64) int64 {
+	if at == math.MinInt64 || at == Never {
+		return at
+	}
+	return at + v.cold
+}
+
+// leave frees the slots that are free by then, on the clock of the bound.
+func (v *surveyor) leave(now int64) {
+	for len(v.frees) > 0 && v.frees[0].at <= now {
+		v.hold(v.frees.pop().at, -1)
+	}
+}
+
+func (v *surveyor) hold(at int64, d int) {
+	v.held += d
+	v.b.need(at, (v.held+v.slots-1)/v.slots)
 }
 
 // until ends the tasks that end by then.
@@ -107,7 +139,6 @@ func (v *surveyor) until(now int64) {
 func (v *surveyor) change(at int64, d int) {
 	v.advance(at)
 	v.running += d
-	v.b.need(at, (v.running+v.slots-1)/v.slots)
 }
 
 func (v *surveyor) advance(at int64) {
@@ -129,8 +160,9 @@ func (v *surveyor) finish(bounded bool) Survey {
 			v.change(v.ends.pop().at, -1)
 		}
 		s.Close = max(v.at, s.Open+1) + v.after
-		v.b.close = s.Close
+		v.b.close = v.later(s.Close)
 	}
+	v.leave(v.b.close)
 	v.advance(s.Close)
 	s.Bound, s.BoundLaunches, s.BoundPeak = v.b.finish(), v.b.launches, v.b.peak
 	s.Peak, s.P99 = max(0, len(s.Levels)-1), s.quantile(0.99)
