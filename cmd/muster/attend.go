@@ -86,23 +86,28 @@ func announce(s *shell, o attendOptions, tasks []v1alpha1.TaskView) {
 func attendAll(ctx context.Context, s *shell, c *client.Client, o attendOptions, tasks []fleet.TaskID) ([]v1alpha1.TaskView, error) {
 	var final []v1alpha1.TaskView
 	for _, id := range tasks {
-		if o.follow {
-			p := newLogPrinter(s, logOptions{json: o.output.value == formatJSON})
-			_, err := c.Log(ctx, id, client.LogQuery{Follow: true}, p.print)
-			if cerr := p.close(); err == nil {
-				err = cerr
-			}
-			if err != nil {
-				return final, err
-			}
-		}
-		t, err := c.Wait(ctx, id)
+		t, err := attendOne(ctx, s, c, o, id)
 		if err != nil {
 			return final, err
 		}
 		final = append(final, t)
 	}
 	return final, nil
+}
+
+func attendOne(ctx context.Context, s *shell, c *client.Client, o attendOptions, id fleet.TaskID) (v1alpha1.TaskView, error) {
+	defer tellWaiting(ctx, s, c, id)()
+	if o.follow {
+		p := newLogPrinter(s, logOptions{json: o.output.value == formatJSON})
+		_, err := c.Log(ctx, id, client.LogQuery{Follow: true}, p.print)
+		if cerr := p.close(); err == nil {
+			err = cerr
+		}
+		if err != nil {
+			return v1alpha1.TaskView{}, err
+		}
+	}
+	return c.Wait(ctx, id)
 }
 
 // conclude says how the tasks ended and turns it into the exit code.
@@ -139,9 +144,6 @@ func ending(t v1alpha1.TaskView) string {
 	if t.Reason != "" && string(t.Reason) != string(t.State) {
 		fmt.Fprintf(&b, " (%s)", t.Reason)
 	}
-	if t.Message != "" {
-		b.WriteString(": " + t.Message)
-	}
 	var parts []string
 	if v := seconds(t.StartedAt.Sub(t.DueAt).Seconds()); v != "" && !t.StartedAt.IsZero() {
 		parts = append(parts, fmt.Sprintf("started %s in %s", t.Launch, v))
@@ -155,10 +157,18 @@ func ending(t v1alpha1.TaskView) string {
 	if n := len(t.Artifacts); n > 0 {
 		parts = append(parts, fmt.Sprintf("artifacts %d", n))
 	}
+	figures := ""
 	if len(parts) > 0 {
-		b.WriteString("; " + strings.Join(parts, ", "))
+		figures = "; " + strings.Join(parts, ", ")
 	}
-	return b.String()
+	message := ""
+	if t.Message != "" {
+		message = ": " + strings.TrimRight(t.Message, "\n")
+	}
+	if strings.Contains(message, "\n") { // the output of a program goes last
+		return b.String() + figures + message
+	}
+	return b.String() + message + figures
 }
 
 // label is a task's name and id, or the id.

@@ -66,6 +66,9 @@ func showLog(ctx context.Context, s *shell, typed string, q client.LogQuery, o l
 	// Ctrl-C ends it in order, so that no colour is left behind.
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
+	if q.Follow {
+		defer tellWaiting(ctx, s, c, id)()
+	}
 	p := newLogPrinter(s, o)
 	_, err = c.Log(ctx, id, q, p.print)
 	if cerr := p.close(); err == nil && cerr != nil {

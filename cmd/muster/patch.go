@@ -98,7 +98,7 @@ func noPatch(ctx context.Context, c *client.Client, id fleet.TaskID, err error) 
 			Hint: "`muster wait " + string(id) + "` waits for its end",
 		}
 	case t.PatchNote != "":
-		return &client.Error{Text: fmt.Sprintf("%s has no patch: %s", label(t), t.PatchNote), Cause: err}
+		return &client.Error{Text: fmt.Sprintf("%s has no patch: %s", label(t), patchNote(t)), Cause: err}
 	}
 	return &client.Error{Text: fmt.Sprintf("%s has no patch: it changed nothing", label(t)), Cause: err}
 }

@@ -43,7 +43,13 @@ func newTaskCommand(s *shell) *cobra.Command {
 			if done, err := out.structured(s, t); done {
 				return err
 			}
-			printTask(s, t)
+			waits := ""
+			if t.State == fleet.TaskQueued {
+				if v, err := cl.Explain(cmd.Context(), id); err == nil { // an extra, too
+					waits = v.Summary
+				}
+			}
+			printTask(s, t, waits)
 			return nil
 		},
 	}
@@ -51,10 +57,14 @@ func newTaskCommand(s *shell) *cobra.Command {
 	return c
 }
 
-func printTask(s *shell, t v1alpha1.TaskView) {
+// printTask shows a task; waits says why it is still queued.
+func printTask(s *shell, t v1alpha1.TaskView, waits string) {
 	s.printf("%s  %s\n", terminal.Escape(label(t)), s.styled(string(t.State), stateStyle(t.State)))
 	if w := why(t); w != "" {
 		s.printf("%s\n", terminal.EscapeLines(w))
+	}
+	if waits != "" {
+		s.printf("%s\n", terminal.EscapeLines(waits))
 	}
 	s.printf("\n")
 	s.fields(
@@ -176,9 +186,15 @@ func sizeText(n, dropped int64) string {
 	return terminal.Bytes(n)
 }
 
+// patchNote says why there is no patch, without saying that there is none.
+func patchNote(t v1alpha1.TaskView) string { return strings.TrimPrefix(t.PatchNote, "no patch: ") }
+
 func patchText(t v1alpha1.TaskView) string {
 	if t.PatchBytes == 0 {
-		return t.PatchNote
+		if t.PatchNote == "" {
+			return ""
+		}
+		return "none: " + patchNote(t)
 	}
 	text := fmt.Sprintf("%s; muster patch %s", terminal.Bytes(t.PatchBytes), t.ID)
 	if t.PatchNote != "" {

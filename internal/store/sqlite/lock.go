@@ -38,7 +38,7 @@ func Lock(dir string) (*DirLock, error) {
 				who = fmt.Sprintf(" pid %d", pid)
 			}
 		}
-		return nil, fmt.Errorf("data directory %s is in use by muster%s: stop it, or choose another directory: %w", dir, who, fleet.ErrConflict)
+		return nil, inUse("data directory " + dir + " is in use by muster" + who + ": stop it, or choose another directory")
 	}
 	// The lock holds even if this fails (a full disk); the id is for people.
 	if err := f.Truncate(0); err == nil {
@@ -55,3 +55,10 @@ func (l *DirLock) Release() error {
 	}
 	return nil
 }
+
+// inUse is the conflict of two control planes on one directory, in words for
+// who started the second.
+type inUse string
+
+func (e inUse) Error() string        { return string(e) }
+func (e inUse) Is(target error) bool { return target == fleet.ErrConflict }
