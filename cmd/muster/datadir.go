@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// prepareDataDir chooses the data directory and makes it, private to its owner.
-func prepareDataDir(flag string) (string, error) {
+// chosenDataDir is the data directory a command means.
+func chosenDataDir(flag string) (string, error) {
 	dir := flag
 	if dir == "" {
 		dir = defaultDataDir()
@@ -19,6 +19,30 @@ func prepareDataDir(flag string) (string, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return "", fmt.Errorf("data directory: %w", err)
+	}
+	return dir, nil
+}
+
+// existingDataDir chooses a data directory that must be there: a mistyped one
+// is not made and then found empty.
+func existingDataDir(flag string) (string, error) {
+	dir, err := chosenDataDir(flag)
+	if err != nil {
+		return "", err
+	}
+	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+		return "", withHint(fmt.Errorf("there is no data directory %s", dir), "name the one `muster up` used with --data or $MUSTER_HOME")
+	} else if err != nil {
+		return "", fmt.Errorf("data directory: %w", err)
+	}
+	return dir, nil
+}
+
+// prepareDataDir chooses the data directory and makes it, private to its owner.
+func prepareDataDir(flag string) (string, error) {
+	dir, err := chosenDataDir(flag)
+	if err != nil {
+		return "", err
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", fmt.Errorf("data directory: %w", err)

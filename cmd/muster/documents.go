@@ -28,19 +28,32 @@ func readFile(s *shell, name string) ([]byte, error) {
 	if name != "-" {
 		f, err := os.Open(name)
 		if err != nil {
-			return nil, usageError("%v", err)
+			return nil, unreadable(name, err)
 		}
 		defer func() { _ = f.Close() }()
 		r = f
 	}
 	b, err := io.ReadAll(io.LimitReader(r, maxDocument+1))
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", fileName(name), err)
+		return nil, unreadable(name, err)
 	}
 	if len(b) > maxDocument {
 		return nil, usageError("%s is larger than 64 MiB", fileName(name))
 	}
 	return b, nil
+}
+
+// unreadable is wrong input: a file that is not there, or is none.
+func unreadable(name string, err error) error {
+	return &client.Error{Text: fileName(name) + ": " + cause(err), Kind: client.ErrUsage, Cause: err}
+}
+
+// cause is what went wrong, without the name of the file.
+func cause(err error) string {
+	if pe, ok := errors.AsType[*os.PathError](err); ok {
+		return pe.Err.Error()
+	}
+	return err.Error()
 }
 
 func fileName(name string) string {

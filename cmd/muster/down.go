@@ -22,7 +22,7 @@ everything of them on this machine. The tasks in them are tried again by the
 next ` + "`muster up`" + `. It refuses while a muster runs on the data directory.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			dir, err := prepareDataDir(dataDir)
+			dir, err := existingDataDir(dataDir)
 			if err != nil {
 				return err
 			}
@@ -32,7 +32,11 @@ next ` + "`muster up`" + `. It refuses while a muster runs on the data directory
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d sandboxes removed\n", n)
+			what := "sandboxes"
+			if n == 1 {
+				what = "sandbox"
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d %s removed\n", n, what)
 			return err
 		},
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -71,7 +72,7 @@ func strict(c *cobra.Command) {
 		if err == nil {
 			return nil
 		}
-		text := err.Error()
+		text := wrongCount(cmd, args, err)
 		if cmd.HasSubCommands() && len(args) > 0 {
 			text = "there is no command \"" + cmd.CommandPath() + " " + args[0] + "\""
 			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
@@ -84,4 +85,23 @@ func strict(c *cobra.Command) {
 	for _, sub := range c.Commands() {
 		strict(sub)
 	}
+}
+
+// wrongCount says in the words of the command's usage which arguments it wants.
+func wrongCount(cmd *cobra.Command, args []string, err error) string {
+	_, want, _ := strings.Cut(strings.SplitN(cmd.Use, "\n", 2)[0], " ")
+	switch {
+	case want == "" && len(args) > 0:
+		return "`" + cmd.CommandPath() + "` takes no arguments; leave " + strconv.Quote(args[0]) + " away"
+	case want == "":
+		return err.Error()
+	}
+	given := strconv.Itoa(len(args)) + " arguments"
+	switch len(args) {
+	case 0:
+		given = "nothing"
+	case 1:
+		given = "one"
+	}
+	return "`" + cmd.CommandPath() + "` wants " + want + " and was given " + given
 }

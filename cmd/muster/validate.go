@@ -84,6 +84,9 @@ func problems(err error) []fieldAnswer {
 	var field *fleet.FieldError
 	switch e := err.(type) { //nolint:errorlint // the tree is walked here
 	case *client.Error: // a file that could not be read
+		if e.Cause != nil {
+			return []fieldAnswer{{Wrong: cause(e.Cause)}}
+		}
 		return []fieldAnswer{{Wrong: e.Text}}
 	case interface{ Unwrap() []error }:
 		var all []fieldAnswer

@@ -76,6 +76,40 @@ func TestSubmitAllOrNone(t *testing.T) {
 	}
 }
 
+// A task that fits on no node is refused rather than left to wait for ever.
+func TestSubmitMoreThanANode(t *testing.T) {
+	r := newRig(t)
+	big := echo()
+	big.Resources = &v1alpha1.Resources{CPUs: "100", Memory: "900Gi"}
+	r.submit(big) // no node is known yet
+	r.engine.mu.Lock()
+	r.engine.view.Nodes = []fleet.NodeView{
+		{Node: fleet.Node{MilliCPU: 16_000, MemoryBytes: 1 << 30}},
+		{Node: fleet.Node{MilliCPU: 1000, MemoryBytes: 8 << 30}},
+	}
+	r.engine.mu.Unlock()
+	for _, c := range []struct {
+		cpus, memory v1alpha1.Quantity
+		want         []string
+	}{
+		{"100", "900Gi", []string{"tasks[0].resources.cpus", "tasks[0].resources.memory"}},
+		{"1", "9Gi", []string{"tasks[0].resources.memory"}},
+		{"2", "2Gi", []string{"tasks[0].resources"}},
+	} {
+		big.Resources = &v1alpha1.Resources{CPUs: c.cpus, Memory: c.memory}
+		p := r.problem(r.request("POST", "/v1/tasks", v1alpha1.SubmitRequest{Tasks: []v1alpha1.TaskSpec{big}}), 422)
+		var where []string
+		for _, f := range p.Errors {
+			where = append(where, f.Location)
+		}
+		if d := cmp.Diff(c.want, where); d != "" {
+			t.Errorf("%s cores, %s: located at (-want +got)\n%s", c.cpus, c.memory, d)
+		}
+	}
+	big.Resources = &v1alpha1.Resources{CPUs: "1", Memory: "8Gi"}
+	r.submit(big)
+}
+
 func TestIdempotency(t *testing.T) {
 	r := newRig(t)
 	s := echo()

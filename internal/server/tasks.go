@@ -79,7 +79,11 @@ func (s *Server) submit(ctx context.Context, in *submitInput) (*submitOutput, er
 	tasks := make([]fleet.Task, 0, len(req.Tasks))
 	var problems []error
 	for i, spec := range req.Tasks {
-		resolved, err := f.ResolveTaskAt(fmt.Sprintf("tasks[%d]", i), spec, now)
+		at := fmt.Sprintf("tasks[%d]", i)
+		resolved, err := f.ResolveTaskAt(at, spec, now)
+		if err == nil {
+			err = s.fits(ctx, at, resolved)
+		}
 		if err != nil {
 			problems = append(problems, err)
 			continue
