@@ -286,6 +286,34 @@ func TestStoreFailureDuringSettleLosesNothing(t *testing.T) {
 	})
 }
 
+// What a task has behind it when it is taken up again is not recorded anew.
+func TestResumedTaskKeepsItsClaim(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, fake.Options{Script: func(ctx context.Context, run *fake.Run) fleet.RunReport {
+			run.Running()
+			_ = run.Sleep(ctx, time.Minute)
+			return fleet.RunReport{}
+		}}, 1)
+		r.start()
+		id := r.submit(nil)
+		time.Sleep(10 * time.Second)
+		r.crash()
+		time.Sleep(20 * time.Second)
+		if n := r.start().Resumed; n != 1 {
+			t.Fatalf("%d tasks were taken over, want 1", n)
+		}
+		defer r.end()
+		got := r.final(id)
+		if got.State != fleet.TaskSucceeded || got.Phases.Claim > time.Second {
+			t.Errorf("%s, claim took %s; it was over before the crash", got.State, got.Phases.Claim)
+		}
+		ev, err := r.store.Events(t.Context(), fleet.EventFilter{Task: id, Kinds: []string{"task_claimed", "task_resumed"}})
+		if err != nil || len(ev) != 2 {
+			t.Errorf("events %v, %v; want one claim and one resumption", ev, err)
+		}
+	})
+}
+
 // TestCrashes kills the process a hundred times under load.
 func TestCrashes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -137,7 +137,9 @@ func (c *recovery) resume(ctx context.Context, t fleet.Task) {
 		env = t.Spec.Env
 	}
 	r := newRun(d, t, leaseOf(t), t.Sandbox)
-	r.started = !t.StartedAt.IsZero()
+	if r.started = !t.StartedAt.IsZero(); r.started {
+		r.resumed, r.accepted = true, t.StartedAt // the runner took it before that
+	}
 	d.add(r)
 	c.mu.Lock()
 	c.held[t.ID] = true

@@ -30,6 +30,7 @@ type run struct {
 	backstop *time.Timer
 	memory   held
 	accepted time.Time // by the runner
+	resumed  bool      // its command had begun when it was taken up again
 }
 
 func newRun(d *Dispatcher, t fleet.Task, l fleet.Lease, box fleet.SandboxID) *run {
@@ -94,13 +95,19 @@ func (r *run) attach(env map[string]string) {
 	if stopping != "" {
 		r.askStop(stopping)
 	}
-	d.event(fleet.Event{
-		Kind: "task_claimed", Task: r.task.ID, Pool: s.Pool, Sandbox: r.box, Node: r.task.Node, At: r.task.ClaimedAt,
-		Reason:  fmt.Sprintf("%s start after %s in the queue, attempt %d", r.task.Launch, r.task.Phases.Queue.Round(time.Millisecond), r.task.Attempt),
-		Numbers: map[string]float64{"queueSeconds": r.task.Phases.Queue.Seconds(), "attempt": float64(r.task.Attempt)},
-	})
+	if !r.resumed { // else that is on record, with when it was
+		d.event(r.claimedEvent())
+	}
 	if r.task.Cancel {
 		r.cancel(r.task.CancelBy) // asked for while nobody could be told
+	}
+}
+
+func (r *run) claimedEvent() fleet.Event {
+	return fleet.Event{
+		Kind: "task_claimed", Task: r.task.ID, Pool: r.task.Spec.Pool, Sandbox: r.box, Node: r.task.Node, At: r.task.ClaimedAt,
+		Reason:  fmt.Sprintf("%s start after %s in the queue, attempt %d", r.task.Launch, r.task.Phases.Queue.Round(time.Millisecond), r.task.Attempt),
+		Numbers: map[string]float64{"queueSeconds": r.task.Phases.Queue.Seconds(), "attempt": float64(r.task.Attempt)},
 	}
 }
 
