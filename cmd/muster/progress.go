@@ -29,7 +29,7 @@ const (
 	redrawEvery = 100 * time.Millisecond
 )
 
-func newProgress(s *shell, _ bool) *progress {
+func newProgress(s *shell) *progress {
 	p := &progress{now: s.now, began: s.now()}
 	p.file, _ = s.terminal(s.errs)
 	return p

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -24,6 +23,7 @@ type simulateOptions struct {
 	policy       string
 	compare      []string
 	json         bool
+	output       *outputFlag
 	report       string
 
 	warmup, from, to string
@@ -73,7 +73,8 @@ func (o *simulateOptions) addTo(c *cobra.Command) {
 	f.StringVar(&o.fleet, "fleet", "", "`file` with the Fleet whose bounds, floors and price muster has")
 	f.StringVar(&o.policy, "policy", "", "the `policy` to simulate (default: all)")
 	f.StringSliceVar(&o.compare, "compare", nil, "further `policies` to set beside it; all: every one")
-	f.BoolVar(&o.json, "json", false, "print one JSON array, an object for each policy")
+	f.BoolVar(&o.json, "json", false, "print one JSON array, an object for each policy; as -o json")
+	o.output = addOutput(c, formatTable, formatJSON, formatYAML)
 	f.StringVar(&o.report, "report", "", "write a page for people to this `file`")
 	f.StringVar(&o.from, "from", "", "leave out tasks that arrive before this `time`")
 	f.StringVar(&o.to, "to", "", "leave out tasks that arrive at or after this `time`; the window ends there")
@@ -105,7 +106,7 @@ func runSimulate(ctx context.Context, s *shell, o *simulateOptions) error {
 	if err != nil {
 		return err
 	}
-	bar := newProgress(s, o.json)
+	bar := newProgress(s)
 	defer bar.done()
 	c, err := o.config(s, bar)
 	if err != nil {
@@ -132,9 +133,10 @@ func runSimulate(ctx context.Context, s *shell, o *simulateOptions) error {
 		}
 	}
 	if o.json {
-		enc := json.NewEncoder(s.out)
-		enc.SetIndent("", "  ")
-		return enc.Encode(results)
+		o.output.value = formatJSON
+	}
+	if done, err := o.output.structured(s, results); done {
+		return err
 	}
 	return printResults(s, o, &c, survey, results)
 }

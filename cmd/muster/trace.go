@@ -36,7 +36,10 @@ duration_seconds,class, sorted by arrival.`,
 }
 
 func newTraceRecordCommand(s *shell) *cobra.Command {
-	var since, out string
+	var (
+		since string
+		out   traceFile
+	)
 	c := &cobra.Command{
 		Use:   "record",
 		Short: "Make a trace of this fleet's own finished tasks",
@@ -81,8 +84,24 @@ func sinceWhen(since string) string {
 	return " since " + since
 }
 
-func addOut(c *cobra.Command, out *string) {
-	c.Flags().StringVar(out, "out", "-", "write to this `file`, gzip where it ends in .gz; - is standard output")
+// traceFile is where a trace goes, and how that is told.
+type traceFile struct {
+	name   string
+	output *outputFlag
+}
+
+// traceSummary says what was written.
+type traceSummary struct {
+	File  string    `json:"file"`
+	Tasks int       `json:"tasks"`
+	From  time.Time `json:"from"` // the first arrival
+	To    time.Time `json:"to"`   // the last one
+}
+
+func addOut(c *cobra.Command, out *traceFile) {
+	c.Flags().StringVar(&out.name, "out", "-", "write to this `file`, gzip where it ends in .gz; - is standard output")
+	out.output = addOutput(c, formatText, formatJSON, formatYAML)
+	c.Flags().Lookup("output").Usage += ": what is said of the trace in --out"
 }
 
 // history reads the tasks of a fleet, page by page.
@@ -118,8 +137,12 @@ func history(ctx context.Context, cl *client.Client, since time.Time) (records [
 
 // writeTrace writes records to a file or standard output. A file is only
 // replaced by a whole one.
-func writeTrace(s *shell, out string, records []trace.Record) error {
+func writeTrace(s *shell, o traceFile, records []trace.Record) error {
+	out := o.name
 	if out == "-" {
+		if o.output.value != formatText {
+			return usageError("-o %s describes the file of --out; without one the trace itself is printed", o.output.value)
+		}
 		return encodeTrace(s.out, false, records)
 	}
 	f, err := os.CreateTemp(dirOf(out), ".trace-*")
@@ -140,8 +163,11 @@ func writeTrace(s *shell, out string, records []trace.Record) error {
 	if err != nil {
 		return fmt.Errorf("write %s: %w", out, err)
 	}
-	s.note("%s, %s to %s, in %s", plural(len(records), "task"), trace.Time(records[0].Arrival).Format(time.RFC3339),
-		trace.Time(records[len(records)-1].Arrival).Format(time.RFC3339), out)
+	sum := traceSummary{File: out, Tasks: len(records), From: trace.Time(records[0].Arrival), To: trace.Time(records[len(records)-1].Arrival)}
+	if done, err := o.output.structured(s, sum); done {
+		return err
+	}
+	s.note("%s, %s to %s, in %s", plural(sum.Tasks, "task"), sum.From.Format(time.RFC3339), sum.To.Format(time.RFC3339), out)
 	return nil
 }
 

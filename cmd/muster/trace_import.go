@@ -19,9 +19,10 @@ func dirOf(path string) string { return filepath.Dir(path) }
 
 func newImportCSVCommand(s *shell) *cobra.Command {
 	var (
-		cols             trace.Columns
-		zone, comma, out string
-		bare             bool
+		cols        trace.Columns
+		zone, comma string
+		out         traceFile
+		bare        bool
 	)
 	c := &cobra.Command{
 		Use:   "csv FILE",
@@ -65,7 +66,7 @@ the file's header, or by number from 1. A wrong row is refused with its line.`,
 	return c
 }
 
-func importCSV(s *shell, name, out string, cols trace.Columns) error {
+func importCSV(s *shell, name string, out traceFile, cols trace.Columns) error {
 	in := s.in
 	if name != "-" {
 		f, err := os.Open(name)
@@ -90,7 +91,7 @@ func newImportPrometheusCommand(s *shell) *cobra.Command {
 	var (
 		p                              trace.Prometheus
 		from, to, step, length, tokens string
-		out                            string
+		out                            traceFile
 	)
 	c := &cobra.Command{
 		Use:   "prometheus URL",
