@@ -42,9 +42,15 @@ func defaultDataDir() string { return client.DataDir(os.Getenv, os.Geteuid()) }
 
 // place finds the server.
 func (s *shell) place() (client.Place, error) {
-	return client.Locate(client.Search{
+	p, err := client.Locate(client.Search{
 		Server: s.server, TokenFile: s.tokenFile, DataDir: s.dataDir, Getenv: s.getenv, UID: s.uid,
 	})
+	// A directory named by hand is meant: the fleet at the usual address is
+	// another one.
+	if err == nil && s.dataDir != "" && s.server == "" && s.getenv("MUSTER_SERVER") == "" && !p.Local {
+		return p, withHint(fmt.Errorf("no muster has run on the data directory %s", s.dataDir), "start one with: muster up --data "+quoted([]string{s.dataDir}))
+	}
+	return p, err
 }
 
 // connect returns a client of the server in use; it does not dial.
