@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -217,14 +216,4 @@ func (d *daemon) close() {
 	if d.lock != nil {
 		_ = d.lock.Release()
 	}
-}
-
-func printBanner(w io.Writer, d *daemon, from string) {
-	fmt.Fprintf(w, `muster %s is up
-  fleet    %s (%s)
-  address  %s
-  token    in %s
-  try      muster submit --follow -- sh -c 'echo hello from $(id -un)'
-  stop     Ctrl-C
-`, version(), d.cfg.fleet.Metadata.Name, from, d.address(), filepath.Join(d.cfg.dir, "token"))
 }
