@@ -139,7 +139,7 @@ func printFleet(s *shell, v v1alpha1.FleetView) error {
 	s.printf("\n")
 	s.fields(
 		[2]string{"queue", queueText(v)},
-		[2]string{"start", startObjective(v.Start)},
+		[2]string{"start", startObjective(v.Start, v.At.Sub(v.Started))},
 	)
 	s.printf("\n")
 	if err := s.printTable(pools(s, v.Pools)); err != nil {
@@ -204,16 +204,22 @@ func queueText(v v1alpha1.FleetView) string {
 	return text
 }
 
-func startObjective(v v1alpha1.StartView) string {
+// startObjective says how fast tasks start. The waits before a restart are
+// not known, so that no more is said than the control plane has seen.
+func startObjective(v v1alpha1.StartView, up time.Duration) string {
+	window := "within the last hour"
+	if up < time.Hour {
+		window = "since muster is up"
+	}
 	if v.P99Seconds <= 0 {
-		return "no task has started within the last hour; objective " + seconds(v.ObjectiveSeconds)
+		return "no task has started " + window + "; objective " + seconds(v.ObjectiveSeconds)
 	}
 	verdict := "met"
 	if v.P99Seconds > v.ObjectiveSeconds {
 		verdict = "missed"
 	}
-	return fmt.Sprintf("p50 %s, p99 %s within the last hour; objective %s %s",
-		seconds(v.P50Seconds), seconds(v.P99Seconds), seconds(v.ObjectiveSeconds), verdict)
+	return fmt.Sprintf("p50 %s, p99 %s %s; objective %s %s",
+		seconds(v.P50Seconds), seconds(v.P99Seconds), window, seconds(v.ObjectiveSeconds), verdict)
 }
 
 func pools(s *shell, list []v1alpha1.PoolView) *terminal.Table {

@@ -90,6 +90,7 @@ func strict(c *cobra.Command) {
 // wrongCount says in the words of the command's usage which arguments it wants.
 func wrongCount(cmd *cobra.Command, args []string, err error) string {
 	_, want, _ := strings.Cut(strings.SplitN(cmd.Use, "\n", 2)[0], " ")
+	want = strings.TrimPrefix(want, "[flags] ")
 	switch {
 	case want == "" && len(args) > 0:
 		return "`" + cmd.CommandPath() + "` takes no arguments; leave " + strconv.Quote(args[0]) + " away"
