@@ -75,6 +75,8 @@ type Breach struct {
 	At    time.Time `json:"at"`
 	By    time.Time `json:"by"`
 	Nodes int       `json:"nodes"`
+	// Sandboxes are lacking, on those nodes or where nodes are fixed.
+	Sandboxes int `json:"sandboxes,omitempty"`
 }
 
 // Numbers are those a reason rests on. Counts are tasks or sandboxes.
