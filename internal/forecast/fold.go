@@ -17,6 +17,8 @@ type Fold struct {
 	Size   []float64     `json:"size"`  // arrivals when there were any
 	Sum    float64       `json:"sum"`   // of Share
 	Hot    int           `json:"hot"`   // phases that stand out
+
+	hots []int64 // those phases, sorted; made anew where it is not Hot long
 }
 
 // bin is the number of a time's bin since the epoch.
@@ -32,8 +34,14 @@ func (f *Fold) Observe(now time.Time, n int64) {
 	if b < f.Bin || b-f.Bin > 20*k { // the clock went back, or a day has passed
 		f.Bin, f.Count = b, 0
 	}
-	for ; f.Bin < b; f.Bin++ {
-		f.close(f.Bin % k)
+	if f.Bin < b {
+		i := f.Bin % k
+		for ; f.Bin < b; f.Bin++ {
+			f.close(i)
+			if i++; i == k {
+				i = 0
+			}
+		}
 	}
 	f.Count += n
 }
@@ -63,6 +71,7 @@ func (f *Fold) close(i int64) {
 		} else {
 			f.Hot--
 		}
+		f.hots = f.hots[:0]
 	}
 }
 
@@ -81,18 +90,33 @@ func (f *Fold) Due(now time.Time, horizon time.Duration) float64 {
 	}
 	k, first := int64(len(f.Share)), f.bin(now)
 	usual, due := f.usual(), 0.0
-	for b := first; b <= f.bin(now.Add(horizon)); b++ {
-		i := b % k
-		if f.Share[i] <= 0.2+2*usual {
-			continue
+	i := first % k
+	for b, last := first, f.bin(now.Add(horizon)); b <= last; b++ {
+		if f.Share[i] > 0.2+2*usual {
+			v := (f.Share[i] - usual) * min(f.Size[i], 64)
+			if b == first {
+				v = max(0, v-float64(f.Count)) // here already
+			}
+			due += v
 		}
-		v := (f.Share[i] - usual) * min(f.Size[i], 64)
-		if b == first {
-			v = max(0, v-float64(f.Count)) // here already
+		if i++; i == k {
+			i = 0
 		}
-		due += v
 	}
 	return due
+}
+
+// list are the phases that are hot.
+func (f *Fold) list() []int64 {
+	if len(f.hots) != f.Hot {
+		f.hots = f.hots[:0]
+		for i := range f.Share {
+			if f.hot(int64(i)) {
+				f.hots = append(f.hots, int64(i))
+			}
+		}
+	}
+	return f.hots
 }
 
 // Next is when Due may change next although nothing arrives; zero while no
@@ -102,17 +126,33 @@ func (f *Fold) Next(now time.Time, horizon time.Duration) time.Time {
 		return time.Time{}
 	}
 	k, usual := int64(len(f.Share)), f.usual()
-	stands := func(b int64) bool { return f.Share[b%k] > 0.2+2*usual }
 	first, last := f.bin(now), f.bin(now.Add(horizon))
-	for d := int64(0); d <= k; d++ {
-		// A phase is left behind, or one comes into sight.
-		if stands(first+d) || stands(last+1+d) {
-			t := time.Unix(0, (last+1+d)*int64(foldWidth)).Add(-horizon)
-			if u := time.Unix(0, (first+1+d)*int64(foldWidth)); stands(first+d) && (u.Before(t) || !stands(last+1+d)) {
-				t = u
-			}
-			return t.UTC()
+	// In how many bins a phase is left behind, and comes into sight.
+	left, seen := k+1, k+1
+	a, b := first%k, (last+1)%k
+	for _, i := range f.list() {
+		if f.Share[i] <= 0.2+2*usual {
+			continue
+		}
+		left, seen = min(left, ahead(i-a, k)), min(seen, ahead(i-b, k))
+	}
+	d := min(left, seen)
+	if d > k {
+		return time.Time{}
+	}
+	t := time.Unix(0, (last+1+d)*int64(foldWidth)).Add(-horizon)
+	if left == d {
+		if u := time.Unix(0, (first+1+d)*int64(foldWidth)); u.Before(t) || seen != d {
+			t = u
 		}
 	}
-	return time.Time{}
+	return t.UTC()
+}
+
+// ahead brings the distance to a phase into a cycle.
+func ahead(d, k int64) int64 {
+	if d < 0 {
+		return d + k
+	}
+	return d
 }

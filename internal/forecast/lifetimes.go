@@ -29,8 +29,23 @@ func lifeBin(age time.Duration) int {
 	if age < time.Second {
 		return 0
 	}
-	return min(lifeBins-1, int(math.Log2(age.Seconds())*lifeRate))
+	// The exponent and the thirds of a doubling: the logarithm without taking it.
+	bits := math.Float64bits(age.Seconds())
+	i := int(lifeRate) * (int(bits>>52) - 1023)
+	switch m := math.Float64frombits(bits&(1<<52-1) | 1023<<52); {
+	case m >= twoThirds:
+		i += 2
+	case m >= oneThird:
+		i++
+	}
+	return min(lifeBins-1, i)
 }
+
+// 2 to the power of one third and of two.
+const (
+	oneThird  = 1.2599210498948732
+	twoThirds = 1.5874010519681994
+)
 
 // lifeEdge is the upper edge of a bin in seconds.
 func lifeEdge(i int) float64 { return math.Exp2(float64(i+1) / lifeRate) }
@@ -58,8 +73,12 @@ func (l *Lifetimes) Done(now time.Time, d time.Duration) {
 // Residual is the mean time that a task of this age goes on.
 func (l *Lifetimes) Residual(age time.Duration) time.Duration {
 	if l.left <= 0 {
+		var at, edge [lifeBins]float64
+		for i := range at {
+			at[i], edge[i] = math.Exp2((float64(i)+0.5)/lifeRate), lifeEdge(i)
+		}
 		for i := range l.table {
-			l.table[i] = l.residual(i)
+			l.table[i] = l.residual(i, &at, &edge)
 		}
 		l.left = lifeKeep
 	}
@@ -67,16 +86,19 @@ func (l *Lifetimes) Residual(age time.Duration) time.Duration {
 	return time.Duration(l.table[lifeBin(max(0, age))] * float64(time.Second))
 }
 
-// residual is the mean residual life at the middle of a bin, in seconds. The
-// prior counts as one task.
-func (l *Lifetimes) residual(b int) float64 {
-	age := math.Exp2((float64(b) + 0.5) / lifeRate)
+// residual is the mean residual life at the middle of a bin, in seconds; at are
+// the middles of the bins, edge their upper edges. The prior counts as one task.
+func (l *Lifetimes) residual(b int, at, edge *[lifeBins]float64) float64 {
+	age := at[b]
 	weight, sum := 1.0, age+lifeHope.Seconds()
 	for i := b; i < lifeBins; i++ {
 		n := l.N[i]
-		x := math.Exp2((float64(i)+0.5)/lifeRate) - age
+		x := at[i] - age
 		if i == b {
-			lo, hi := lifeEdge(i-1), lifeEdge(i)
+			lo, hi := 1.0, edge[i]
+			if i > 0 {
+				lo = edge[i-1]
+			}
 			n *= (hi - age) / (hi - lo)
 			x = (hi - age) / 2
 		}

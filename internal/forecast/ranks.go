@@ -2,6 +2,7 @@ package forecast
 
 import (
 	"math"
+	"math/bits"
 	"time"
 )
 
@@ -46,6 +47,11 @@ type Ranks struct {
 	Folds  []Fold            `json:"folds"`
 
 	head int // of Past: what is before it is over
+
+	// What the clock announced when it was asked last.
+	dueAt   time.Time
+	dueLead time.Duration
+	dueIs   float64
 }
 
 // Moment is how things stood at one time.
@@ -81,7 +87,11 @@ func lowRank(i int) float64 {
 	if i <= singleBins {
 		return float64(firstRank + i - 1)
 	}
-	return singleBins*math.Exp2(float64(i-singleBins-1)/2) + firstRank
+	x := singleBins << ((i - singleBins - 1) / 2)
+	if (i-singleBins-1)%2 == 0 {
+		return float64(x + firstRank)
+	}
+	return float64(x)*math.Sqrt2 + firstRank
 }
 
 // Observe takes a reading of the counters of arrivals and of finished tasks in,
@@ -109,6 +119,7 @@ func (r *Ranks) Observe(now time.Time, arrived, finished int64, lead time.Durati
 	for i := range r.Folds {
 		r.Folds[i].Observe(now, n)
 	}
+	r.dueLead = -1
 	if n > 0 {
 		r.learn(now, n, finished, lead)
 	}
@@ -197,10 +208,14 @@ func (r *Ranks) recent(now time.Time, lead time.Duration) int {
 
 // due is what the clock announces for the next lead time.
 func (r *Ranks) due(now time.Time, lead time.Duration) float64 {
+	if lead == r.dueLead && now.Equal(r.dueAt) {
+		return r.dueIs
+	}
 	due := 0.0
 	for i := range r.Folds {
 		due = max(due, r.Folds[i].Due(now, lead+2*time.Second))
 	}
+	r.dueAt, r.dueLead, r.dueIs = now, lead, due
 	return due
 }
 
@@ -221,12 +236,12 @@ func rateBucket(x float64) int {
 	if x < 0.125 {
 		return 0
 	}
-	return min(12, int(math.Log2(x)+4))
+	return min(12, int(math.Float64bits(x)>>52)-1023+4) // the exponent
 }
 
 func countBucket(n int) int {
 	if n <= 2 {
 		return max(0, n)
 	}
-	return min(10, int(math.Log2(float64(n-1)))+2)
+	return min(10, bits.Len(uint(n-1))+1)
 }
