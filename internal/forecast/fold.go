@@ -1,6 +1,9 @@
 package forecast
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // foldWidth is the width of a phase.
 const foldWidth = 5 * time.Second
@@ -18,7 +21,7 @@ type Fold struct {
 	Sum    float64       `json:"sum"`   // of Share
 	Hot    int           `json:"hot"`   // phases that stand out
 
-	hots []int64 // those phases, sorted; made anew where it is not Hot long
+	hots []int64 // those phases, sorted; made anew where they are not Hot
 }
 
 // bin is the number of a time's bin since the epoch.
@@ -51,6 +54,7 @@ func (f *Fold) close(i int64) {
 		return
 	}
 	before := f.hot(i)
+	hots := f.list() // before it changes
 	old, hit := f.Share[i], 0.0
 	if f.Count > 0 {
 		hit = 1
@@ -66,12 +70,14 @@ func (f *Fold) close(i int64) {
 	f.Sum += f.Share[i] - old
 	f.Count = 0
 	if after := f.hot(i); after != before {
+		at, _ := slices.BinarySearch(hots, i)
 		if after {
 			f.Hot++
+			f.hots = slices.Insert(hots, at, i)
 		} else {
 			f.Hot--
+			f.hots = slices.Delete(hots, at, at+1)
 		}
-		f.hots = f.hots[:0]
 	}
 }
 
@@ -90,18 +96,25 @@ func (f *Fold) Due(now time.Time, horizon time.Duration) float64 {
 	}
 	k, first := int64(len(f.Share)), f.bin(now)
 	usual, due := f.usual(), 0.0
-	i := first % k
-	for b, last := first, f.bin(now.Add(horizon)); b <= last; b++ {
-		if f.Share[i] > 0.2+2*usual {
-			v := (f.Share[i] - usual) * min(f.Size[i], 64)
-			if b == first {
-				v = max(0, v-float64(f.Count)) // here already
-			}
-			due += v
+	hots, a, span := f.list(), first%k, f.bin(now.Add(horizon))-first
+	at, _ := slices.BinarySearch(hots, a)
+	for turn := int64(0); ; at++ {
+		if at == len(hots) { // the next cycle
+			at, turn = 0, turn+k
 		}
-		if i++; i == k {
-			i = 0
+		i := hots[at]
+		b := i + turn - a
+		if b > span {
+			break
 		}
+		if f.Share[i] <= 0.2+2*usual {
+			continue
+		}
+		v := (f.Share[i] - usual) * min(f.Size[i], 64)
+		if b == 0 {
+			v = max(0, v-float64(f.Count)) // here already
+		}
+		due += v
 	}
 	return due
 }
@@ -128,14 +141,7 @@ func (f *Fold) Next(now time.Time, horizon time.Duration) time.Time {
 	k, usual := int64(len(f.Share)), f.usual()
 	first, last := f.bin(now), f.bin(now.Add(horizon))
 	// In how many bins a phase is left behind, and comes into sight.
-	left, seen := k+1, k+1
-	a, b := first%k, (last+1)%k
-	for _, i := range f.list() {
-		if f.Share[i] <= 0.2+2*usual {
-			continue
-		}
-		left, seen = min(left, ahead(i-a, k)), min(seen, ahead(i-b, k))
-	}
+	left, seen := f.ahead(first%k, k, usual), f.ahead((last+1)%k, k, usual)
 	d := min(left, seen)
 	if d > k {
 		return time.Time{}
@@ -149,10 +155,19 @@ func (f *Fold) Next(now time.Time, horizon time.Duration) time.Time {
 	return t.UTC()
 }
 
-// ahead brings the distance to a phase into a cycle.
-func ahead(d, k int64) int64 {
-	if d < 0 {
-		return d + k
+// ahead is how far it is from a phase to the first that stands out; more than
+// a cycle where none does.
+func (f *Fold) ahead(from, k int64, usual float64) int64 {
+	hots := f.list()
+	at, _ := slices.BinarySearch(hots, from)
+	for n := range hots {
+		i, d := at+n, int64(0)
+		if i >= len(hots) {
+			i, d = i-len(hots), k
+		}
+		if f.Share[hots[i]] > 0.2+2*usual {
+			return hots[i] + d - from
+		}
 	}
-	return d
+	return k + 1
 }

@@ -30,7 +30,7 @@ func lifeBin(age time.Duration) int {
 		return 0
 	}
 	// The exponent and the thirds of a doubling: the logarithm without taking it.
-	bits := math.Float64bits(age.Seconds())
+	bits := math.Float64bits(float64(age) / float64(time.Second))
 	i := int(lifeRate) * (int(bits>>52) - 1023)
 	switch m := math.Float64frombits(bits&(1<<52-1) | 1023<<52); {
 	case m >= twoThirds:

@@ -30,7 +30,7 @@ func (r *Ranks) Outlook(now time.Time, lead time.Duration, into *Outlook) {
 	}
 	m := &r.Past[len(r.Past)-1]
 	into.Mean, into.Recent, into.Due = r.Rate*lead.Seconds(), r.recent(now, lead), r.due(now, lead)
-	fine, coarse := r.Hists[m.Fine], r.Hists[m.Coarse]
+	fine, coarse := r.known(0, m.Fine), r.known(1, m.Coarse)
 	wide := priorTime
 	if coarse != nil {
 		wide += coarse.Seconds / r.Weight

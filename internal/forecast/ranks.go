@@ -48,6 +48,12 @@ type Ranks struct {
 
 	head int // of Past: what is before it is over
 
+	// The contexts looked up last, the fine one first: a map is slow to ask.
+	last [2]struct {
+		k int
+		h *RankHist
+	}
+
 	// What the clock announced when it was asked last.
 	dueAt   time.Time
 	dueLead time.Duration
@@ -136,8 +142,8 @@ func (r *Ranks) pass(dt float64) {
 	r.Rate *= math.Exp(-dt / rateTau)
 	if k := len(r.Past); k > r.head {
 		l := &r.Past[k-1]
-		r.hist(l.Fine).Seconds += dt * r.Weight
-		r.hist(l.Coarse).Seconds += dt * r.Weight
+		r.hist(0, l.Fine).Seconds += dt * r.Weight
+		r.hist(1, l.Coarse).Seconds += dt * r.Weight
 	}
 	r.Weight *= math.Exp2(dt / ranksHalf)
 	const large = 1e9
@@ -153,6 +159,7 @@ func (r *Ranks) pass(dt float64) {
 			delete(r.Hists, k)
 		}
 	}
+	clear(r.last[:])
 	r.Weight = 1
 }
 
@@ -162,7 +169,7 @@ func (r *Ranks) learn(now time.Time, n, finished int64, lead time.Duration) {
 	if w == nil {
 		return
 	}
-	f, c := r.hist(w.Fine), r.hist(w.Coarse)
+	f, c := r.hist(0, w.Fine), r.hist(1, w.Coarse)
 	rank := float64(r.Arrived-w.Arrived-(finished-w.Finished)) - w.Mean
 	for j := int64(1); j <= min(n, mostRanks); j++ {
 		b := rankBin(rank + float64(j))
@@ -186,13 +193,24 @@ func (r *Ranks) before(t time.Time) *Moment {
 	return &r.Past[r.head]
 }
 
-func (r *Ranks) hist(k int) *RankHist {
-	h := r.Hists[k]
+// hist is a context's, made where it is new; i is 0 for a fine context and 1
+// for a coarse one.
+func (r *Ranks) hist(i, k int) *RankHist {
+	h := r.known(i, k)
 	if h == nil {
 		h = &RankHist{}
 		r.Hists[k] = h
 	}
 	return h
+}
+
+// known is a context's; nil where it is new.
+func (r *Ranks) known(i, k int) *RankHist {
+	l := &r.last[i]
+	if l.h == nil || l.k != k {
+		l.k, l.h = k, r.Hists[k]
+	}
+	return l.h
 }
 
 // recent is the count of arrivals within the last lead time.

@@ -55,6 +55,8 @@ type poolView struct {
 	started  int64
 	hours    int64 // what Seasonal was computed for
 	draining []drained
+	idle     [plan.MaxIdle]named // how the observation names the ready ones
+	named    int
 }
 
 // drained is a sandbox on its way out.
@@ -168,7 +170,7 @@ func (m *planner) observePool(now int64, at time.Time, w *World, i int) {
 	}
 	if p.reordered {
 		p.reordered = false
-		m.nameIdle(w, p, o)
+		m.nameIdle(w, p, v, o)
 	}
 	m.nameDraining(w, v, o)
 }
@@ -198,15 +200,38 @@ func (m *planner) measureLead(at time.Time, w *World, p *Pool, v *poolView, o *p
 	}
 }
 
-// nameIdle lists ready sandboxes, the oldest first.
-func (m *planner) nameIdle(w *World, p *Pool, o *plan.Pool) {
-	o.Idle = o.Idle[:0]
-	for i := p.first; i >= 0 && len(o.Idle) < plan.MaxIdle; i = w.boxes[i].next {
+// named is a sandbox as it was named last.
+type named struct {
+	box            int32
+	gen            uint32
+	created, since int64
+}
+
+// nameIdle lists ready sandboxes, the oldest first. Those named in their place
+// already are left as they are.
+func (m *planner) nameIdle(w *World, p *Pool, v *poolView, o *plan.Pool) {
+	var next [plan.MaxIdle]named
+	n := 0
+	for i := p.first; i >= 0 && n < len(next); i = w.boxes[i].next {
 		b := &w.boxes[i]
-		o.Idle = append(o.Idle, plan.Idle{ID: m.boxID(i), Node: m.nodeID(b.node), Created: clock(b.created), Since: clock(b.since)})
+		// By time of ready they are sorted almost; what was taken back is not.
+		k := n
+		for ; k > 0 && next[k-1].created > b.created; k-- {
+			next[k] = next[k-1]
+		}
+		next[k] = named{i, b.gen, b.created, b.since}
+		n++
 	}
-	// By time of ready they are sorted almost; what was taken back is not.
-	slices.SortStableFunc(o.Idle, func(a, b plan.Idle) int { return a.Created.Compare(b.Created) })
+	o.Idle = slices.Grow(o.Idle, n-min(n, len(o.Idle)))[:n]
+	for k := range next[:n] {
+		x := &next[k]
+		if k < v.named && v.idle[k] == *x {
+			continue
+		}
+		o.Idle[k] = plan.Idle{ID: m.boxID(x.box), Node: m.nodeID(w.boxes[x.box].node), Created: clock(x.created), Since: clock(x.since)}
+		v.idle[k] = *x
+	}
+	v.named = n
 }
 
 // nameDraining lists drained sandboxes, the youngest first.
