@@ -21,7 +21,11 @@ type Fold struct {
 	Sum    float64       `json:"sum"`   // of Share
 	Hot    int           `json:"hot"`   // phases that stand out
 
-	hots []int64 // those phases, sorted; made anew where they are not Hot
+	// Those phases, sorted, made anew where they are not Hot; and of them those
+	// hit clearly more often than the usual one, made anew once a share changed.
+	hots   []int64
+	stands []int64
+	listed bool
 }
 
 // bin is the number of a time's bin since the epoch.
@@ -63,6 +67,7 @@ func (f *Fold) close(i int64) {
 		}
 		f.Size[i] += f.Alpha * (float64(f.Count) - f.Size[i])
 	}
+	f.listed = false
 	f.Share[i] += f.Alpha * (hit - old)
 	if f.Share[i] < 1e-6 {
 		f.Share[i] = 0
@@ -94,21 +99,18 @@ func (f *Fold) Due(now time.Time, horizon time.Duration) float64 {
 	if f.Hot == 0 {
 		return 0
 	}
-	k, first := int64(len(f.Share)), f.bin(now)
+	k, first, list := int64(len(f.Share)), f.bin(now), f.outstanding()
 	usual, due := f.usual(), 0.0
-	hots, a, span := f.list(), first%k, f.bin(now.Add(horizon))-first
-	at, _ := slices.BinarySearch(hots, a)
-	for turn := int64(0); ; at++ {
-		if at == len(hots) { // the next cycle
+	a, span := first%k, f.bin(now.Add(horizon))-first
+	at, _ := slices.BinarySearch(list, a)
+	for turn := int64(0); len(list) > 0; at++ {
+		if at == len(list) { // the next cycle
 			at, turn = 0, turn+k
 		}
-		i := hots[at]
+		i := list[at]
 		b := i + turn - a
 		if b > span {
 			break
-		}
-		if f.Share[i] <= 0.2+2*usual {
-			continue
 		}
 		v := (f.Share[i] - usual) * min(f.Size[i], 64)
 		if b == 0 {
@@ -132,20 +134,36 @@ func (f *Fold) list() []int64 {
 	return f.hots
 }
 
+// outstanding are the phases that Due counts.
+func (f *Fold) outstanding() []int64 {
+	if !f.listed {
+		f.listed = true
+		f.stands = f.stands[:0]
+		bar := 0.2 + 2*f.usual()
+		for _, i := range f.list() {
+			if f.Share[i] > bar {
+				f.stands = append(f.stands, i)
+			}
+		}
+	}
+	return f.stands
+}
+
 // Next is when Due may change next although nothing arrives; zero while no
 // phase stands out.
 func (f *Fold) Next(now time.Time, horizon time.Duration) time.Time {
 	if f.Hot == 0 {
 		return time.Time{}
 	}
-	k, usual := int64(len(f.Share)), f.usual()
-	first, last := f.bin(now), f.bin(now.Add(horizon))
-	// In how many bins a phase is left behind, and comes into sight.
-	left, seen := f.ahead(first%k, k, usual), f.ahead((last+1)%k, k, usual)
-	d := min(left, seen)
-	if d > k {
+	list := f.outstanding()
+	if len(list) == 0 {
 		return time.Time{}
 	}
+	k := int64(len(f.Share))
+	first, last := f.bin(now), f.bin(now.Add(horizon))
+	// In how many bins a phase is left behind, and comes into sight.
+	left, seen := ahead(list, first%k, k), ahead(list, (last+1)%k, k)
+	d := min(left, seen)
 	t := time.Unix(0, (last+1+d)*int64(foldWidth)).Add(-horizon)
 	if left == d {
 		if u := time.Unix(0, (first+1+d)*int64(foldWidth)); u.Before(t) || seen != d {
@@ -155,19 +173,11 @@ func (f *Fold) Next(now time.Time, horizon time.Duration) time.Time {
 	return t.UTC()
 }
 
-// ahead is how far it is from a phase to the first that stands out; more than
-// a cycle where none does.
-func (f *Fold) ahead(from, k int64, usual float64) int64 {
-	hots := f.list()
-	at, _ := slices.BinarySearch(hots, from)
-	for n := range hots {
-		i, d := at+n, int64(0)
-		if i >= len(hots) {
-			i, d = i-len(hots), k
-		}
-		if f.Share[hots[i]] > 0.2+2*usual {
-			return hots[i] + d - from
-		}
+// ahead is how far it is from a phase to the next of the list, in a cycle of k.
+func ahead(list []int64, from, k int64) int64 {
+	at, _ := slices.BinarySearch(list, from)
+	if at == len(list) {
+		return list[0] + k - from
 	}
-	return k + 1
+	return list[at] - from
 }
