@@ -124,7 +124,7 @@ func (d *decision) weight(z Size) int {
 func (d *decision) want(l *layer) {
 	s := &d.next.Nodes
 	d.settlePrice(s)
-	l.price = math.Exp(s.LogPrice)
+	l.price = d.price(s.LogPrice)
 	least := d.p.Nodes.Min - l.ready - l.booting
 	// A burst brings more than is seen of it.
 	if l.outlook.Recent >= burstFrom {
@@ -132,13 +132,15 @@ func (d *decision) want(l *layer) {
 	}
 	free := l.free()
 	for ; l.add < mostNodes; l.add++ {
-		l.gain = l.outlook.Rate(free, l.slots)
-		if l.add >= least && free >= l.warm && l.price*l.gain <= 1 {
+		gain := l.outlook.Rate(free, l.slots)
+		if l.add == 0 {
+			l.gain = gain * time.Hour.Seconds()
+		}
+		if l.add >= least && free >= l.warm && l.price*gain <= 1 {
 			break
 		}
 		free += l.slots
 	}
-	l.gain = l.outlook.Rate(l.free(), l.slots) * time.Hour.Seconds()
 	// Room that is split over nodes may hold nothing of what waits.
 	if d.scarce > 0 && l.add == 0 && l.coming == 0 {
 		l.add = 1
@@ -150,7 +152,10 @@ func (d *decision) want(l *layer) {
 // bound, since there are loads that no money makes punctual.
 func (d *decision) settlePrice(s *NodeState) {
 	p := &d.p.Nodes
-	low, high := math.Log(p.PriceMin), math.Log(p.PriceMax)
+	if k := &d.prices; k.min != p.PriceMin || k.max != p.PriceMax {
+		k.min, k.max, k.low, k.high = p.PriceMin, p.PriceMax, math.Log(p.PriceMin), math.Log(p.PriceMax)
+	}
+	low, high := d.prices.low, d.prices.high
 	begun, late := d.o.Begun-s.Begun, d.o.Late-s.Late
 	if !s.Priced {
 		s.Priced, s.LogPrice = true, high
@@ -161,11 +166,23 @@ func (d *decision) settlePrice(s *NodeState) {
 	s.Begun, s.Late = d.o.Begun, d.o.Late
 }
 
+// prices remembers logarithms and the exponential taken last: they seldom
+// change.
+type prices struct{ min, max, low, high, log, is float64 }
+
+// price is the price of its logarithm.
+func (d *decision) price(log float64) float64 {
+	if k := &d.prices; k.log != log || k.is == 0 {
+		k.log, k.is = log, math.Exp(log)
+	}
+	return d.prices.is
+}
+
 // bound holds back what the maximum, the money or failing boots do not allow,
 // and says so.
 func (d *decision) bound(l *layer, t *NodeTarget) {
 	s := &d.next.Nodes
-	s.Breaker = s.Breaker.update(d.now, &Pool{Started: d.o.NodesStarted, Failed: d.o.NodesFailed}, d.p.Breaker)
+	s.Breaker.update(d.now, "", d.o.NodesStarted, d.o.NodesFailed, &d.p.Breaker)
 	t.Reason.Cause = CauseNodes
 	hold := func(n int, c Cause, b Bound, limit int) {
 		if n < l.add {
@@ -182,7 +199,7 @@ func (d *decision) bound(l *layer, t *NodeTarget) {
 	if d.room.bound == BoundBudget {
 		hold(0, CauseBudget, BoundBudget, 0)
 	}
-	if permitted := s.Breaker.permits(d.now, d.p.Breaker); permitted >= 0 {
+	if permitted := s.Breaker.permits(d.now, &d.p.Breaker); permitted >= 0 {
 		hold(permitted-l.booting, CauseBreaker, BoundBreaker, 0)
 		if t.Reason.Cause == CauseBreaker {
 			t.Reason.Detail = d.o.NodeFailure

@@ -32,7 +32,8 @@ func (d *decision) expel(w *work) {
 func (d *decision) staleReady(w *work) int {
 	n := 0
 	for i := range w.o.Idle {
-		if !w.o.Idle[i].Unfit && d.isStale(w, &w.o.Idle[i]) {
+		b := &w.o.Idle[i]
+		if !b.Unfit && (b.Stale || w.t.MaxAge > 0) && d.isStale(w, b) {
 			n++
 		}
 	}

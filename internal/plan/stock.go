@@ -35,7 +35,7 @@ func (d *decision) stock(w *work) {
 }
 
 // variant tells a pool with resources of a task's own; it has no warm stock.
-func (w *work) variant() bool { return strings.Contains(string(w.o.Key), "~") }
+func (w *work) variant() bool { return strings.IndexByte(string(w.o.Key), '~') >= 0 }
 
 // floors lifts the stock to the minima in force. Windows begin one lead time
 // early, so that the stock is there when the window opens.
