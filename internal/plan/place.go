@@ -147,16 +147,37 @@ func (d *decision) place(w *work, n int, free *int, spaces []space) int {
 			w.because(CauseCapacity, d.room.bound, d.room.limit)
 		} else {
 			w.because(CauseCapacity, bound, 0)
-			w.detail = d.hopeless(w)
+			w.detail = or(d.hopeless(w), d.onTheWay())
 		}
 		w.count = n - got
 	}
 	return got
 }
 
-// hopeless says so when a sandbox is larger than every node.
+// onTheWay says how many nodes boot; empty when none does.
+func (d *decision) onTheWay() string {
+	n := 0
+	for i := range d.o.Nodes {
+		if d.o.Nodes[i].State == fleet.NodeBooting {
+			n++
+		}
+	}
+	if n == 0 {
+		return ""
+	}
+	return plural(n, "node is booting", "nodes are booting")
+}
+
+// hopeless says so when a sandbox is larger than every node, and than a new
+// one.
 func (d *decision) hopeless(w *work) string {
+	if d.fitsNew(w.o.Size) {
+		return ""
+	}
 	var best Size
+	if d.p.Nodes.Scalable {
+		best = d.p.Nodes.Size
+	}
 	for i := range d.o.Nodes {
 		c := d.o.Nodes[i].Capacity
 		if c.MilliCPU >= w.o.Size.MilliCPU && c.MemoryBytes >= w.o.Size.MemoryBytes && c.DiskBytes >= w.o.Size.DiskBytes {
@@ -166,7 +187,7 @@ func (d *decision) hopeless(w *work) string {
 		best.MemoryBytes = max(best.MemoryBytes, c.MemoryBytes)
 		best.DiskBytes = max(best.DiskBytes, c.DiskBytes)
 	}
-	if len(d.o.Nodes) == 0 {
+	if len(d.o.Nodes) == 0 && !d.p.Nodes.Scalable {
 		return "there is no node"
 	}
 	return fmt.Sprintf("one sandbox asks for %d mCPU, %d MiB memory, %d MiB disk; the largest node has %d, %d, %d",
