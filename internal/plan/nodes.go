@@ -12,6 +12,10 @@ import (
 // as many again are expected.
 const burstFrom = 4
 
+// payFor is for how long after its boot the budget must be able to pay for a
+// node: otherwise the money would go into boots that no task gains from.
+const payFor = 10 * time.Minute
+
 // mostNodes bounds how many nodes one decision asks for.
 const mostNodes = 1000
 
@@ -231,6 +235,9 @@ func (d *decision) bound(l *layer, t *NodeTarget) {
 			d.wake(s.Breaker.RetryAt)
 		}
 	}
+	if n, bounded := d.payable(l); bounded {
+		hold(max(0, n-there), CauseBudget, BoundBudget, 0)
+	}
 	switch {
 	case d.room.budget > 0 && l.add+l.denied > 0:
 		l.add = 0
@@ -238,6 +245,26 @@ func (d *decision) bound(l *layer, t *NodeTarget) {
 	case l.denied > 0 && t.Reason.Cause == CauseNodes:
 		t.Reason.Cause, t.Reason.Bound, t.Reason.Numbers.Limit = CauseCapacity, d.room.bound, d.room.limit
 	}
+}
+
+// tightest is the budget of which least is left, and what is spent of it.
+func (d *decision) tightest() (spent, budget int64) {
+	b, s := &d.p.Budget, &d.o.Spend
+	spent, budget = s.HourMicroUSD, b.PerHour
+	if b.PerDay > 0 && (budget <= 0 || b.PerDay-s.DayMicroUSD < budget-spent) {
+		spent, budget = s.DayMicroUSD, b.PerDay
+	}
+	return spent, budget
+}
+
+// payable is how many nodes in all the rest of the budget pays for.
+func (d *decision) payable(l *layer) (n int, bounded bool) {
+	spent, budget := d.tightest()
+	if budget <= 0 || d.p.Budget.NodeHour <= 0 {
+		return 0, false
+	}
+	each := float64(d.p.Budget.NodeHour) * (l.lead + payFor).Hours()
+	return int(min(max(0, float64(budget-spent))/each, mostNodes)), true
 }
 
 // nodeNumbers are the numbers of the layer's reason.
@@ -251,7 +278,8 @@ func (d *decision) nodeNumbers(l *layer, desired int) Numbers {
 	case CauseBreaker:
 		n.Wait = max(0, d.next.Nodes.Breaker.RetryAt.Sub(d.now))
 	case CauseBudget:
-		n.Spent, n.Budget = d.room.spent, d.room.budget
+		n.Spent, n.Budget = d.tightest()
+		d.wake(d.now.Add(10 * time.Second)) // what was spent long ago no longer counts
 	}
 	for i := range d.works {
 		n.Backlog += d.works[i].d.Backlog
@@ -294,5 +322,5 @@ func (d *decision) projectNodes(l *layer) *Breach {
 		at = d.now.Add(time.Duration(float64(max(0, free))/rate*float64(time.Second)) + d.p.Objective)
 	}
 	by := at.Add(-l.lead - start)
-	return &Breach{At: at, By: by, Nodes: l.wanted, Late: by.Before(d.now)}
+	return &Breach{At: at, By: by, Nodes: l.wanted, Late: by.Before(d.now), Over: at.Before(d.now)}
 }

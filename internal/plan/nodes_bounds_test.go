@@ -50,6 +50,51 @@ func TestNodesRule09BoundsBindWithAVerdict(t *testing.T) {
 	}
 }
 
+// TestNodesRule09MoneyIsNotBurntByBoots: a budget that has just a little left
+// brings only the nodes that it can pay for until they are of use. All that the
+// tasks ask for would use it up while they boot, again and again.
+func TestNodesRule09MoneyIsNotBurntByBoots(t *testing.T) {
+	p := scalable(func(p *Policy) { p.Budget = Budget{PerHour: 10_000_000, NodeHour: 1_000_000} })
+	for left, want := range map[int64]int{1: 0, 200_000: 1, 400_000: 2, 10_000_000: 13} {
+		o := cluster(100)
+		o.Spend.HourMicroUSD = p.Budget.PerHour - left
+		got, _ := Decide(t0, o, p, State{})
+		if scaledTo(got) != want {
+			t.Errorf("$%.2f left at $1 an hour each: scaled to %d, want %d", float64(left)/1e6, scaledTo(got), want)
+		}
+		if r := got.Nodes.Reason; want < 13 && (r.Bound != BoundBudget || !strings.Contains(r.Sentence(), "of $10.00") || got.Wake.IsZero()) {
+			t.Errorf("$%.2f left: %s", float64(left)/1e6, r.Sentence())
+		}
+	}
+}
+
+// TestNodesRule09EmptyNodesGoWhenTheMoneyIsSpent: nothing could start on them.
+func TestNodesRule09EmptyNodesGoWhenTheMoneyIsSpent(t *testing.T) {
+	p := scalable(func(p *Policy) { p.Budget = Budget{PerHour: 10_000_000, NodeHour: 1_000_000} })
+	o := cluster(40, host("a", 3), host("b", 0), host("c", 0))
+	o.Spend.HourMicroUSD = 10_000_001
+	o.Outlook = &forecast.Outlook{Lead: 45 * time.Second, Mean: 20, Recent: 20, Prior: 1}
+	if got, _ := Decide(t0, o, p, State{}); gone(got) != 2 || got.Nodes.Desired != 1 || got.Nodes.Reason.Cause != CauseBudget {
+		t.Errorf("want the two empty ones gone and the verdict: %s", got.Nodes.Reason.Sentence())
+	}
+}
+
+// TestNodesRule09HigherPriorityIsPlacedFirst: where only some of what waits
+// finds room, low priority waits, and among equals none takes it all.
+func TestNodesRule09HigherPriorityIsPlacedFirst(t *testing.T) {
+	for _, c := range []struct{ priority, first, second int }{{10, 0, 8}, {0, 6, 2}} {
+		p := scalable()
+		p.Templates["other"] = TemplatePolicy{Priority: c.priority}
+		o := observation(t0, pool("default"), pool("other"))
+		o.Nodes = []Node{host("a", 0)}
+		o.Queues[0].Pools[0].Backlog, o.Queues[0].Pools[1].Backlog = 60, 20
+		got, _ := Decide(t0, o, p, State{})
+		if a, b := count(got, StartSandboxes, "default"), count(got, StartSandboxes, "other"); a != c.first || b != c.second {
+			t.Errorf("8 slots, 60 and 20 wait, the latter with priority %d: %d and %d start, want %d and %d", c.priority, a, b, c.first, c.second)
+		}
+	}
+}
+
 func TestNodesRule10EveryActionHasNumbers(t *testing.T) {
 	leaving := host("c", 0, in(fleet.NodeCordoned))
 	o := cluster(40, host("a", 8), leaving)
@@ -104,6 +149,13 @@ func TestNodesRule10BreachIsProjected(t *testing.T) {
 	p, _ = Decide(t0, cluster(20), scalable(), State{})
 	if b = p.Nodes.Reason.Breach; b == nil || !b.At.Equal(t0.Add(4*time.Second)) || b.Nodes != 3 {
 		t.Errorf("a task waits for a second, the objective is 5 s: %+v", b)
+	}
+	// What is over is not announced.
+	o = cluster(20)
+	o.Queues[0].Pools[0].Oldest = t0.Add(-time.Minute)
+	p, _ = Decide(t0, o, scalable(), State{})
+	if s := p.Nodes.Reason.Sentence(); !strings.Contains(s, "has been breached since 08:59:05; 3 nodes are missing") {
+		t.Errorf("a task waits for a minute: %s", s)
 	}
 }
 

@@ -52,6 +52,9 @@ func (d *decision) dispensable(l *layer, o *Node, left int) bool {
 		d.wake(paid)
 		return false
 	}
+	if d.room.budget > 0 { // nothing is started any more
+		return true
+	}
 	return left >= l.warm && !d.worthKeeping(l, left)
 }
 

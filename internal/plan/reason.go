@@ -75,8 +75,9 @@ type Breach struct {
 	At    time.Time `json:"at"`
 	By    time.Time `json:"by"`
 	Nodes int       `json:"nodes"`
-	// Late: By was over when the reason was given.
+	// Late: By was over when the reason was given; Over: At was, too.
 	Late bool `json:"late,omitempty"`
+	Over bool `json:"over,omitempty"`
 }
 
 // Numbers are those a reason rests on. Counts are tasks or sandboxes.
