@@ -135,7 +135,7 @@ func (e *Engine) poolNow(t *fleet.Task) string {
 			s := p.Reason.Sentence()
 			policy := &e.spec.Policy
 			if b := e.last.p.Project(t.DueAt, p, &e.last.o, policy); b != nil {
-				s += "; " + b.Sentence(e.c.Clock(), policy.Objective)
+				s += "; " + b.OfTask(e.c.Clock(), policy.Objective)
 			}
 			return s
 		}

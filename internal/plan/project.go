@@ -1,10 +1,6 @@
 package plan
 
-import (
-	"strconv"
-	"strings"
-	"time"
-)
+import "time"
 
 // Project says when a task that is due since then will have waited for longer
 // than the objective, and until when what its pool lacks had to be requested
@@ -33,14 +29,14 @@ func (p *Plan) Project(due time.Time, pool *PoolTarget, o *Observation, policy *
 	return b
 }
 
-// Sentence says it in words, seen from now on.
-func (b *Breach) Sentence(now time.Time, objective time.Duration) string {
+// OfTask says in words, seen from now on, what the projection means for one task.
+func (b *Breach) OfTask(now time.Time, objective time.Duration) string {
 	if !b.At.After(now) {
 		return "it has waited longer than the objective of " + short(objective) + " since " + clockOf(b.At)
 	}
-	what := plural(b.Nodes, "more node")
+	what := plural(b.Nodes, "more node", "more nodes")
 	if b.Nodes == 0 {
-		what = plural(b.Sandboxes, "more sandbox")
+		what = plural(b.Sandboxes, "more sandbox", "more sandboxes")
 	}
 	verb := " are requested by "
 	if !b.By.After(now) {
@@ -51,14 +47,3 @@ func (b *Breach) Sentence(now time.Time, objective time.Duration) string {
 
 // clockOf is the time of day in UTC.
 func clockOf(t time.Time) string { return t.UTC().Format(time.TimeOnly) + " UTC" }
-
-func plural(n int, what string) string {
-	s := strconv.Itoa(n) + " " + what
-	switch {
-	case n == 1:
-		return s
-	case strings.HasSuffix(what, "x"):
-		return s + "es"
-	}
-	return s + "s"
-}

@@ -27,18 +27,18 @@ func TestObjectiveProjectedForward(t *testing.T) {
 	plan, _ = Decide(t0, o, p, State{})
 	b := plan.Project(t0.Add(-time.Second), &plan.Pools[0], &o, &p)
 	want := "it breaches the objective of 5s at 09:00:04 UTC unless 3 more nodes had been requested by 08:59:22 UTC"
-	if b == nil || b.Sentence(t0, p.Objective) != want {
-		t.Fatalf("%+v: %s\nwant %s", b, b.Sentence(t0, p.Objective), want)
+	if b == nil || b.OfTask(t0, p.Objective) != want {
+		t.Fatalf("%+v: %s\nwant %s", b, b.OfTask(t0, p.Objective), want)
 	}
-	if got := b.Sentence(t0.Add(-time.Minute), p.Objective); got != "it breaches the objective of 5s at 09:00:04 UTC unless 3 more nodes are requested by 08:59:22 UTC" {
+	if got := b.OfTask(t0.Add(-time.Minute), p.Objective); got != "it breaches the objective of 5s at 09:00:04 UTC unless 3 more nodes are requested by 08:59:22 UTC" {
 		t.Error(got)
 	}
-	if got := b.Sentence(t0.Add(time.Minute), p.Objective); got != "it has waited longer than the objective of 5s since 09:00:04 UTC" {
+	if got := b.OfTask(t0.Add(time.Minute), p.Objective); got != "it has waited longer than the objective of 5s since 09:00:04 UTC" {
 		t.Error(got)
 	}
 	fixed := policy()
 	b = plan.Project(t0, &plan.Pools[0], &o, &fixed)
-	if got := b.Sentence(t0, p.Objective); got != "it breaches the objective of 5s at 09:00:05 UTC unless 20 more sandboxes are requested by 09:00:03 UTC" {
+	if got := b.OfTask(t0, p.Objective); got != "it breaches the objective of 5s at 09:00:05 UTC unless 20 more sandboxes are requested by 09:00:03 UTC" {
 		t.Error(got)
 	}
 }
