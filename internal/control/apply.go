@@ -51,7 +51,7 @@ func (e *Engine) do(ctx context.Context, a *plan.Action, spec *Spec) error {
 	case plan.FailWaiting:
 		return e.failWaiting(ctx, a)
 	case plan.ScaleNodes:
-		return e.c.Nodes.Scale(ctx, a.N)
+		return e.scale(ctx, a.N)
 	case plan.CordonNode:
 		return e.c.Nodes.Cordon(ctx, a.Node)
 	case plan.UncordonNode:
@@ -268,6 +268,7 @@ func (o observer) Started(pool fleet.PoolKey, launch fleet.Launch, wait time.Dur
 	o.e.mu.Lock()
 	o.e.waits.add(now, wait)
 	o.e.histories.waited(now, pool, wait)
+	o.e.layer.begins(wait, o.e.spec.Policy.Objective)
 	o.e.mu.Unlock()
 }
 
@@ -283,6 +284,7 @@ func (o observer) Settled(t fleet.Task) {
 func (e *Engine) finished(t fleet.Task) {
 	e.mu.Lock()
 	e.memory(t.Spec.Pool).finished++
+	e.layer.ends(&t)
 	e.mu.Unlock()
 }
 

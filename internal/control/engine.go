@@ -35,6 +35,7 @@ type Engine struct {
 	frozen        bool // no more decisions: stopping
 	pools         map[fleet.PoolKey]*poolMemory
 	waits         waits
+	layer         layer
 	histories     histories
 	spend         spend
 	last          snapshot
@@ -256,6 +257,9 @@ func (e *Engine) tick(ctx context.Context) bool {
 		if err := e.c.fault(); err != nil {
 			return false
 		}
+	}
+	if spec.elastic() {
+		e.registry.Prefer(preferences(&snap))
 	}
 	e.announce(ctx, &snap)
 	e.apply(ctx, &snap, &spec)

@@ -132,7 +132,12 @@ func (e *Engine) poolNow(t *fleet.Task) string {
 	defer e.mu.Unlock()
 	for i := range e.last.p.Pools {
 		if p := &e.last.p.Pools[i]; p.Pool == t.Spec.Pool {
-			return p.Reason.Sentence()
+			s := p.Reason.Sentence()
+			policy := &e.spec.Policy
+			if b := e.last.p.Project(t.DueAt, p, &e.last.o, policy); b != nil {
+				s += "; " + b.OfTask(e.c.Clock(), policy.Objective)
+			}
+			return s
 		}
 	}
 	return "its pool " + string(t.Spec.Pool) + " has not been looked at yet"

@@ -130,7 +130,7 @@ func (e *Engine) load(ctx context.Context) error {
 			delete(e.pools, key)
 		}
 	}
-	return nil
+	return e.loadLayer(ctx)
 }
 
 // save keeps the measurements.
@@ -153,7 +153,7 @@ func (e *Engine) save(ctx context.Context) error {
 	if err := e.c.Store.PutSetting(ctx, settingSpend, spent); err != nil {
 		return fmt.Errorf("keep spending: %w", err)
 	}
-	return nil
+	return e.saveLayer(ctx)
 }
 
 // spend is a simple meter in micro-USD: every sandbox is charged its share of

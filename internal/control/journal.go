@@ -90,6 +90,10 @@ func asJournaled(o *plan.Observation) {
 	}
 	for i := range o.Nodes {
 		to(&o.Nodes[i].Since)
+		to(&o.Nodes[i].Requested)
+	}
+	if o.Outlook != nil {
+		to(&o.Outlook.Next)
 	}
 	for i := range o.Floors {
 		to(&o.Floors[i].From)

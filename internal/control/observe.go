@@ -71,7 +71,12 @@ func (e *Engine) observe(ctx context.Context, now time.Time, spec *Spec) snapsho
 	g.learn(ctx, &s.stats, err == nil)
 	s.o.Pools, s.o.Nodes = g.poolList(), g.nodeList()
 	s.o.Floors = floorsAt(now, spec)
-	s.o.Spend = e.spend.charge(now, len(boxes), spec.Policy, nodes)
+	units := len(boxes)
+	if spec.elastic() {
+		e.layer.measure(now, &s.o, &s, &spec.Policy)
+		units = len(nodes) * max(1, spec.Policy.Nodes.Slots) // whole nodes are paid
+	}
+	s.o.Spend = e.spend.charge(now, units, spec.Policy, nodes)
 	s.o.Sort()
 	return s
 }
@@ -131,7 +136,7 @@ func fits(s *fleet.SandboxSpec, t *fleet.Template) bool {
 func (g *gather) all(ctx context.Context, boxes []fleet.Sandbox, stats *fleet.QueueStats, nodes []fleet.Node) {
 	for _, n := range nodes {
 		g.nodes[n.ID] = &plan.Node{
-			ID: n.ID, State: n.State, Slots: n.Slots, Since: n.RequestedAt,
+			ID: n.ID, State: n.State, Slots: n.Slots, Since: n.RequestedAt, Requested: n.RequestedAt,
 			Capacity: plan.Size{MilliCPU: n.MilliCPU, MemoryBytes: n.MemoryBytes, DiskBytes: n.DiskBytes},
 		}
 	}
@@ -224,6 +229,9 @@ func (g *gather) box(ctx context.Context, s *fleet.Sandbox) {
 		switch s.State {
 		case fleet.SandboxClaimed:
 			n.Running++
+			if g.spec.elastic() {
+				n.Residual = max(n.Residual, g.e.layer.Lives.Residual(g.now.Sub(s.ClaimedAt)))
+			}
 		case fleet.SandboxStarting:
 			n.Starting++
 		}

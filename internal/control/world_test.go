@@ -44,6 +44,7 @@ type world struct {
 	store   *memory.Store
 	boxes   *fake.Sandboxes
 	nodes   *oneNode
+	elastic fleet.Nodes // in place of nodes, where set
 	archive *archive.Archive
 	spec    Spec
 	fault   func() error
@@ -81,8 +82,12 @@ func (w *world) up() { w.upOn(w.store, w.store.Queue()) }
 // upOn starts an engine that sees the store through decorators.
 func (w *world) upOn(store fleet.Store, queue fleet.Queue) {
 	w.t.Helper()
+	var nodes fleet.Nodes = w.nodes
+	if w.elastic != nil {
+		nodes = w.elastic
+	}
 	e, err := New(Config{
-		Store: store, Queue: queue, Archive: w.archive, Sandboxes: w.boxes, Nodes: w.nodes, Spec: w.spec, fault: w.fault, Clock: w.clock,
+		Store: store, Queue: queue, Archive: w.archive, Sandboxes: w.boxes, Nodes: nodes, Spec: w.spec, fault: w.fault, Clock: w.clock,
 		Variant: func(t fleet.Template, s fleet.TaskSpec) fleet.Template {
 			t.Resources, t.Revision = s.Resources, t.Revision+"v"
 			return t

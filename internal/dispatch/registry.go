@@ -21,6 +21,7 @@ type Registry struct {
 	boxes   map[fleet.SandboxID]*entry
 	pools   map[fleet.PoolKey]*stock
 	watches map[chan struct{}]struct{}
+	prefer  map[fleet.NodeID]float64 // see Prefer; nil: one node
 }
 
 type entry struct {
@@ -161,8 +162,19 @@ func (r *Registry) Slots() map[fleet.PoolKey]int {
 	return out
 }
 
-// take reserves the ready sandbox of the pool that has waited longest, so
-// that stock does not grow stale.
+// Prefer sets on which nodes sandboxes are claimed first, the highest first,
+// so that nodes fill and empty together.
+func (r *Registry) Prefer(nodes map[fleet.NodeID]float64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.prefer = nodes
+}
+
+// choice bounds how many ready sandboxes of a pool are looked at for one claim.
+const choice = 256
+
+// take reserves a ready sandbox of the pool: of those that have waited
+// longest, so that stock does not grow stale, one on the node preferred.
 func (r *Registry) take(pool fleet.PoolKey) (fleet.Sandbox, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -170,17 +182,36 @@ func (r *Registry) take(pool fleet.PoolKey) (fleet.Sandbox, bool) {
 	if p == nil || p.free == 0 {
 		return fleet.Sandbox{}, false
 	}
-	for i := 0; i < len(p.order); i++ {
+	most := 1
+	if len(r.prefer) > 1 {
+		most = choice
+	}
+	// What is not free any more is dropped; the rest moves up to the end of what
+	// was looked at.
+	var one [1]*entry
+	seen := one[:0]
+	best, i := 0, 0
+	for ; i < len(p.order) && len(seen) < most; i++ {
 		e := p.order[i]
-		e.shelved = false
-		if e.free() {
-			p.order = p.order[i+1:]
-			r.alter(e, func() { e.reserved = true })
-			return e.box, true
+		if !e.free() {
+			e.shelved = false
+			continue
+		}
+		if seen = append(seen, e); r.prefer[e.box.Spec.Node] > r.prefer[seen[best].box.Spec.Node] {
+			best = len(seen) - 1
 		}
 	}
-	p.order = nil
-	return fleet.Sandbox{}, false
+	if len(seen) == 0 {
+		p.order = nil
+		return fleet.Sandbox{}, false
+	}
+	e := seen[best]
+	seen = slices.Delete(seen, best, best+1)
+	p.order = p.order[i-len(seen):]
+	copy(p.order, seen)
+	e.shelved = false
+	r.alter(e, func() { e.reserved = true })
+	return e.box, true
 }
 
 // release gives a reserved sandbox back.

@@ -21,6 +21,21 @@ func TestRegistryAgainstAModel(t *testing.T) {
 		defer store.Close()
 		r := NewRegistry(store)
 		t0 := time.Unix(1e9, 0)
+		prefer := map[fleet.NodeID]float64{"n0": 1, "n1": 3, "n2": 2}
+		if rapid.Bool().Draw(t, "several nodes") {
+			r.Prefer(prefer)
+		} else {
+			prefer = nil
+		}
+		best := func(pool fleet.PoolKey) float64 {
+			most := 0.0
+			for _, e := range r.boxes {
+				if e.free() && e.box.Spec.Pool == pool {
+					most = max(most, prefer[e.box.Spec.Node])
+				}
+			}
+			return most
+		}
 		var ids []fleet.SandboxID
 		held := map[fleet.SandboxID]bool{}
 		pick := func() fleet.SandboxID {
@@ -36,7 +51,7 @@ func TestRegistryAgainstAModel(t *testing.T) {
 			case 0, 1:
 				id := fleet.NewSandboxID(now)
 				ids = append(ids, id)
-				s := fleet.Sandbox{State: fleet.SandboxReady, ReadyAt: now, Spec: fleet.SandboxSpec{ID: id, Pool: rapid.SampledFrom(pools).Draw(t, "pool")}}
+				s := fleet.Sandbox{State: fleet.SandboxReady, ReadyAt: now, Spec: fleet.SandboxSpec{ID: id, Pool: rapid.SampledFrom(pools).Draw(t, "pool"), Node: rapid.SampledFrom([]fleet.NodeID{"n0", "n1", "n2"}).Draw(t, "node")}}
 				if rapid.Bool().Draw(t, "starting") {
 					s.State = fleet.SandboxStarting
 				}
@@ -44,7 +59,11 @@ func TestRegistryAgainstAModel(t *testing.T) {
 			case 2:
 				pool := rapid.SampledFrom(pools).Draw(t, "pool")
 				want := r.Slots()[pool] > 0
+				node := best(pool)
 				s, ok := r.take(pool)
+				if ok && prefer[s.Spec.Node] != node {
+					t.Fatalf("taken on node %s, and one of preference %v was free", s.Spec.Node, node)
+				}
 				if ok != want {
 					t.Fatalf("take of %s: %v, and %v were free", pool, ok, want)
 				}

@@ -1,6 +1,9 @@
 package forecast
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // foldWidth is the width of a phase.
 const foldWidth = 5 * time.Second
@@ -17,6 +20,12 @@ type Fold struct {
 	Size   []float64     `json:"size"`  // arrivals when there were any
 	Sum    float64       `json:"sum"`   // of Share
 	Hot    int           `json:"hot"`   // phases that stand out
+
+	// Those phases, sorted, made anew where they are not Hot; and of them those
+	// hit clearly more often than the usual one, made anew once a share changed.
+	hots   []int64
+	stands []int64
+	listed bool
 }
 
 // bin is the number of a time's bin since the epoch.
@@ -32,8 +41,14 @@ func (f *Fold) Observe(now time.Time, n int64) {
 	if b < f.Bin || b-f.Bin > 20*k { // the clock went back, or a day has passed
 		f.Bin, f.Count = b, 0
 	}
-	for ; f.Bin < b; f.Bin++ {
-		f.close(f.Bin % k)
+	if f.Bin < b {
+		i := f.Bin % k
+		for ; f.Bin < b; f.Bin++ {
+			f.close(i)
+			if i++; i == k {
+				i = 0
+			}
+		}
 	}
 	f.Count += n
 }
@@ -43,6 +58,7 @@ func (f *Fold) close(i int64) {
 		return
 	}
 	before := f.hot(i)
+	hots := f.list() // before it changes
 	old, hit := f.Share[i], 0.0
 	if f.Count > 0 {
 		hit = 1
@@ -51,6 +67,7 @@ func (f *Fold) close(i int64) {
 		}
 		f.Size[i] += f.Alpha * (float64(f.Count) - f.Size[i])
 	}
+	f.listed = false
 	f.Share[i] += f.Alpha * (hit - old)
 	if f.Share[i] < 1e-6 {
 		f.Share[i] = 0
@@ -58,10 +75,13 @@ func (f *Fold) close(i int64) {
 	f.Sum += f.Share[i] - old
 	f.Count = 0
 	if after := f.hot(i); after != before {
+		at, _ := slices.BinarySearch(hots, i)
 		if after {
 			f.Hot++
+			f.hots = slices.Insert(hots, at, i)
 		} else {
 			f.Hot--
+			f.hots = slices.Delete(hots, at, at+1)
 		}
 	}
 }
@@ -79,20 +99,54 @@ func (f *Fold) Due(now time.Time, horizon time.Duration) float64 {
 	if f.Hot == 0 {
 		return 0
 	}
-	k, first := int64(len(f.Share)), f.bin(now)
+	k, first, list := int64(len(f.Share)), f.bin(now), f.outstanding()
 	usual, due := f.usual(), 0.0
-	for b := first; b <= f.bin(now.Add(horizon)); b++ {
-		i := b % k
-		if f.Share[i] <= 0.2+2*usual {
-			continue
+	a, span := first%k, f.bin(now.Add(horizon))-first
+	at, _ := slices.BinarySearch(list, a)
+	for turn := int64(0); len(list) > 0; at++ {
+		if at == len(list) { // the next cycle
+			at, turn = 0, turn+k
+		}
+		i := list[at]
+		b := i + turn - a
+		if b > span {
+			break
 		}
 		v := (f.Share[i] - usual) * min(f.Size[i], 64)
-		if b == first {
+		if b == 0 {
 			v = max(0, v-float64(f.Count)) // here already
 		}
 		due += v
 	}
 	return due
+}
+
+// list are the phases that are hot.
+func (f *Fold) list() []int64 {
+	if len(f.hots) != f.Hot {
+		f.hots = f.hots[:0]
+		for i := range f.Share {
+			if f.hot(int64(i)) {
+				f.hots = append(f.hots, int64(i))
+			}
+		}
+	}
+	return f.hots
+}
+
+// outstanding are the phases that Due counts.
+func (f *Fold) outstanding() []int64 {
+	if !f.listed {
+		f.listed = true
+		f.stands = f.stands[:0]
+		bar := 0.2 + 2*f.usual()
+		for _, i := range f.list() {
+			if f.Share[i] > bar {
+				f.stands = append(f.stands, i)
+			}
+		}
+	}
+	return f.stands
 }
 
 // Next is when Due may change next although nothing arrives; zero while no
@@ -101,18 +155,29 @@ func (f *Fold) Next(now time.Time, horizon time.Duration) time.Time {
 	if f.Hot == 0 {
 		return time.Time{}
 	}
-	k, usual := int64(len(f.Share)), f.usual()
-	stands := func(b int64) bool { return f.Share[b%k] > 0.2+2*usual }
+	list := f.outstanding()
+	if len(list) == 0 {
+		return time.Time{}
+	}
+	k := int64(len(f.Share))
 	first, last := f.bin(now), f.bin(now.Add(horizon))
-	for d := int64(0); d <= k; d++ {
-		// A phase is left behind, or one comes into sight.
-		if stands(first+d) || stands(last+1+d) {
-			t := time.Unix(0, (last+1+d)*int64(foldWidth)).Add(-horizon)
-			if u := time.Unix(0, (first+1+d)*int64(foldWidth)); stands(first+d) && (u.Before(t) || !stands(last+1+d)) {
-				t = u
-			}
-			return t.UTC()
+	// In how many bins a phase is left behind, and comes into sight.
+	left, seen := ahead(list, first%k, k), ahead(list, (last+1)%k, k)
+	d := min(left, seen)
+	t := time.Unix(0, (last+1+d)*int64(foldWidth)).Add(-horizon)
+	if left == d {
+		if u := time.Unix(0, (first+1+d)*int64(foldWidth)); u.Before(t) || seen != d {
+			t = u
 		}
 	}
-	return time.Time{}
+	return t.UTC()
+}
+
+// ahead is how far it is from a phase to the next of the list, in a cycle of k.
+func ahead(list []int64, from, k int64) int64 {
+	at, _ := slices.BinarySearch(list, from)
+	if at == len(list) {
+		return list[0] + k - from
+	}
+	return list[at] - from
 }

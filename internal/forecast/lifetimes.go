@@ -23,14 +23,30 @@ type Lifetimes struct {
 
 	table [lifeBins]float64 // mean residual life by age, s
 	left  int               // look-ups before the table is made anew
+	made  int               // tables so far
 }
 
 func lifeBin(age time.Duration) int {
 	if age < time.Second {
 		return 0
 	}
-	return min(lifeBins-1, int(math.Log2(age.Seconds())*lifeRate))
+	// The exponent and the thirds of a doubling: the logarithm without taking it.
+	bits := math.Float64bits(float64(age) / float64(time.Second))
+	i := int(lifeRate) * (int(bits>>52) - 1023)
+	switch m := math.Float64frombits(bits&(1<<52-1) | 1023<<52); {
+	case m >= twoThirds:
+		i += 2
+	case m >= oneThird:
+		i++
+	}
+	return min(lifeBins-1, i)
 }
+
+// 2 to the power of one third and of two.
+const (
+	oneThird  = 1.2599210498948732
+	twoThirds = 1.5874010519681994
+)
 
 // lifeEdge is the upper edge of a bin in seconds.
 func lifeEdge(i int) float64 { return math.Exp2(float64(i+1) / lifeRate) }
@@ -58,25 +74,59 @@ func (l *Lifetimes) Done(now time.Time, d time.Duration) {
 // Residual is the mean time that a task of this age goes on.
 func (l *Lifetimes) Residual(age time.Duration) time.Duration {
 	if l.left <= 0 {
+		var at, edge [lifeBins]float64
+		for i := range at {
+			at[i], edge[i] = math.Exp2((float64(i)+0.5)/lifeRate), lifeEdge(i)
+		}
 		for i := range l.table {
-			l.table[i] = l.residual(i)
+			l.table[i] = l.residual(i, &at, &edge)
 		}
 		l.left = lifeKeep
+		l.made++
 	}
 	l.left--
 	return time.Duration(l.table[lifeBin(max(0, age))] * float64(time.Second))
 }
 
-// residual is the mean residual life at the middle of a bin, in seconds. The
-// prior counts as one task.
-func (l *Lifetimes) residual(b int) float64 {
-	age := math.Exp2((float64(b) + 0.5) / lifeRate)
+// Table is the number of the table that the last look-up was made in.
+func (l *Lifetimes) Table() int { return l.made }
+
+// Again tells whether n look-ups made in a table would give the same once more,
+// for tasks no older than Until said, and counts them when they would.
+func (l *Lifetimes) Again(table, n int) bool {
+	if l.made != table || l.left < n {
+		return false
+	}
+	l.left -= n
+	return true
+}
+
+// Until is the age before which a task of this age is expected to go on as long
+// as now.
+func Until(age time.Duration) time.Duration {
+	if age < time.Second {
+		return time.Second
+	}
+	i := lifeBin(age) + 1
+	if i >= lifeBins {
+		return math.MaxInt64
+	}
+	return time.Duration([...]float64{1, oneThird, twoThirds}[i%3] * float64(int64(1)<<(i/3)*int64(time.Second)))
+}
+
+// residual is the mean residual life at the middle of a bin, in seconds; at are
+// the middles of the bins, edge their upper edges. The prior counts as one task.
+func (l *Lifetimes) residual(b int, at, edge *[lifeBins]float64) float64 {
+	age := at[b]
 	weight, sum := 1.0, age+lifeHope.Seconds()
 	for i := b; i < lifeBins; i++ {
 		n := l.N[i]
-		x := math.Exp2((float64(i)+0.5)/lifeRate) - age
+		x := at[i] - age
 		if i == b {
-			lo, hi := lifeEdge(i-1), lifeEdge(i)
+			lo, hi := 1.0, edge[i]
+			if i > 0 {
+				lo = edge[i-1]
+			}
 			n *= (hi - age) / (hi - lo)
 			x = (hi - age) / 2
 		}

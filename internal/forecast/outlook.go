@@ -30,7 +30,7 @@ func (r *Ranks) Outlook(now time.Time, lead time.Duration, into *Outlook) {
 	}
 	m := &r.Past[len(r.Past)-1]
 	into.Mean, into.Recent, into.Due = r.Rate*lead.Seconds(), r.recent(now, lead), r.due(now, lead)
-	fine, coarse := r.Hists[m.Fine], r.Hists[m.Coarse]
+	fine, coarse := r.known(0, m.Fine), r.known(1, m.Coarse)
 	wide := priorTime
 	if coarse != nil {
 		wide += coarse.Seconds / r.Weight
@@ -40,19 +40,30 @@ func (r *Ranks) Outlook(now time.Time, lead time.Duration, into *Outlook) {
 		narrow += fine.Seconds / r.Weight
 	}
 	into.Prior = backing / narrow * priorTime / wide
-	last := 0
-	for i := 1; i < rankBins && coarse != nil; i++ {
-		v := backing * float64(coarse.N[i]) / r.Weight / wide
-		if fine != nil {
-			v += float64(fine.N[i]) / r.Weight
-		}
-		into.Rates = append(into.Rates, float32(v/narrow))
-		if v > 0 {
-			last = i
-		}
+	if coarse != nil {
+		into.Rates = rates(into.Rates, fine, coarse, 1/(r.Weight*narrow), backing/(r.Weight*narrow*wide))
 	}
-	into.Rates = into.Rates[:min(last, len(into.Rates))]
 	into.Next = r.next(now, lead, m)
+}
+
+// rates mixes what was counted in two contexts, up to the last rank at which
+// anything came.
+func rates(out []float32, fine, coarse *RankHist, f, c float64) []float32 {
+	last := rankBins - 1
+	if fine == nil {
+		fine = &RankHist{}
+	}
+	for last > 0 && coarse.N[last] == 0 && fine.N[last] == 0 {
+		last--
+	}
+	if cap(out) < last {
+		out = make([]float32, 0, rankBins)
+	}
+	out = out[:last]
+	for i := range out {
+		out[i] = float32(f*float64(fine.N[i+1]) + c*float64(coarse.N[i+1]))
+	}
+	return out
 }
 
 // next is when the context changes by itself: an arrival becomes older than
@@ -74,7 +85,7 @@ func (r *Ranks) next(now time.Time, lead time.Duration, m *Moment) time.Time {
 		}
 	}
 	if b := rateBucket(m.Mean); b > 0 {
-		edge := math.Exp2(float64(b - 4))
+		edge := math.Ldexp(1, b-4)
 		if mean := r.Rate * lead.Seconds(); mean > edge {
 			soon(now.Add(time.Duration(rateTau*math.Log(mean/edge)*1e9) + time.Millisecond))
 		}
@@ -92,11 +103,9 @@ func (o *Outlook) Rate(free, n int) float64 {
 	x := float64(free) - o.Mean
 	y := x + float64(n)
 	s := 0.0
-	for i := max(1, rankBin(x)); i <= len(o.Rates); i++ {
-		lo, hi := lowRank(i), lowRank(i+1)
-		if lo >= y {
-			break
-		}
+	i := max(1, rankBin(x))
+	for lo, hi := lowRank(i), 0.0; i <= len(o.Rates) && lo < y; i, lo = i+1, hi {
+		hi = lowRank(i + 1)
 		if v := o.Rates[i-1]; v > 0 {
 			s += float64(v) * max(0, min(hi, y)-max(lo, x)) / (hi - lo)
 		}

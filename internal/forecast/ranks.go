@@ -2,6 +2,7 @@ package forecast
 
 import (
 	"math"
+	"math/bits"
 	"time"
 )
 
@@ -46,6 +47,17 @@ type Ranks struct {
 	Folds  []Fold            `json:"folds"`
 
 	head int // of Past: what is before it is over
+
+	// The contexts looked up last, the fine one first: a map is slow to ask.
+	last [2]struct {
+		k int
+		h *RankHist
+	}
+
+	// What the clock announced when it was asked last.
+	dueAt   time.Time
+	dueLead time.Duration
+	dueIs   float64
 }
 
 // Moment is how things stood at one time.
@@ -81,7 +93,11 @@ func lowRank(i int) float64 {
 	if i <= singleBins {
 		return float64(firstRank + i - 1)
 	}
-	return singleBins*math.Exp2(float64(i-singleBins-1)/2) + firstRank
+	x := singleBins << ((i - singleBins - 1) / 2)
+	if (i-singleBins-1)%2 == 0 {
+		return float64(x + firstRank)
+	}
+	return float64(x)*math.Sqrt2 + firstRank
 }
 
 // Observe takes a reading of the counters of arrivals and of finished tasks in,
@@ -109,6 +125,7 @@ func (r *Ranks) Observe(now time.Time, arrived, finished int64, lead time.Durati
 	for i := range r.Folds {
 		r.Folds[i].Observe(now, n)
 	}
+	r.dueLead = -1
 	if n > 0 {
 		r.learn(now, n, finished, lead)
 	}
@@ -125,8 +142,8 @@ func (r *Ranks) pass(dt float64) {
 	r.Rate *= math.Exp(-dt / rateTau)
 	if k := len(r.Past); k > r.head {
 		l := &r.Past[k-1]
-		r.hist(l.Fine).Seconds += dt * r.Weight
-		r.hist(l.Coarse).Seconds += dt * r.Weight
+		r.hist(0, l.Fine).Seconds += dt * r.Weight
+		r.hist(1, l.Coarse).Seconds += dt * r.Weight
 	}
 	r.Weight *= math.Exp2(dt / ranksHalf)
 	const large = 1e9
@@ -142,6 +159,7 @@ func (r *Ranks) pass(dt float64) {
 			delete(r.Hists, k)
 		}
 	}
+	clear(r.last[:])
 	r.Weight = 1
 }
 
@@ -151,7 +169,7 @@ func (r *Ranks) learn(now time.Time, n, finished int64, lead time.Duration) {
 	if w == nil {
 		return
 	}
-	f, c := r.hist(w.Fine), r.hist(w.Coarse)
+	f, c := r.hist(0, w.Fine), r.hist(1, w.Coarse)
 	rank := float64(r.Arrived-w.Arrived-(finished-w.Finished)) - w.Mean
 	for j := int64(1); j <= min(n, mostRanks); j++ {
 		b := rankBin(rank + float64(j))
@@ -175,13 +193,24 @@ func (r *Ranks) before(t time.Time) *Moment {
 	return &r.Past[r.head]
 }
 
-func (r *Ranks) hist(k int) *RankHist {
-	h := r.Hists[k]
+// hist is a context's, made where it is new; i is 0 for a fine context and 1
+// for a coarse one.
+func (r *Ranks) hist(i, k int) *RankHist {
+	h := r.known(i, k)
 	if h == nil {
 		h = &RankHist{}
 		r.Hists[k] = h
 	}
 	return h
+}
+
+// known is a context's; nil where it is new.
+func (r *Ranks) known(i, k int) *RankHist {
+	l := &r.last[i]
+	if l.h == nil || l.k != k {
+		l.k, l.h = k, r.Hists[k]
+	}
+	return l.h
 }
 
 // recent is the count of arrivals within the last lead time.
@@ -197,10 +226,14 @@ func (r *Ranks) recent(now time.Time, lead time.Duration) int {
 
 // due is what the clock announces for the next lead time.
 func (r *Ranks) due(now time.Time, lead time.Duration) float64 {
+	if lead == r.dueLead && now.Equal(r.dueAt) {
+		return r.dueIs
+	}
 	due := 0.0
 	for i := range r.Folds {
 		due = max(due, r.Folds[i].Due(now, lead+2*time.Second))
 	}
+	r.dueAt, r.dueLead, r.dueIs = now, lead, due
 	return due
 }
 
@@ -221,12 +254,12 @@ func rateBucket(x float64) int {
 	if x < 0.125 {
 		return 0
 	}
-	return min(12, int(math.Log2(x)+4))
+	return min(12, int(math.Float64bits(x)>>52)-1023+4) // the exponent
 }
 
 func countBucket(n int) int {
 	if n <= 2 {
 		return max(0, n)
 	}
-	return min(10, int(math.Log2(float64(n-1)))+2)
+	return min(10, bits.Len(uint(n-1))+1)
 }

@@ -73,6 +73,8 @@ type decision struct {
 	room   room
 	scarce int // starts for waiting tasks that found no room
 
+	prices prices
+
 	// Buffers.
 	cursors, asks, order []int
 	spaces               []space
@@ -98,7 +100,8 @@ func (x *Decider) Decide(now time.Time, o *Observation, p *Policy, s *State) (*P
 	plan, next := &x.plans[x.turn], &x.states[x.turn]
 	clear(plan.Actions) // lets go of reasons
 	*plan = Plan{Pools: plan.Pools[:0], Actions: plan.Actions[:0]}
-	d.now, d.o, d.p, d.plan, d.next = now, o, p.WithDefaults(), plan, next
+	d.now, d.o, d.p, d.plan, d.next = now, o, *p, plan, next
+	d.p.fill()
 	d.room, d.scarce = room{}, 0
 	d.works = sized(d.works, len(o.Pools))
 	d.cursors = sized(d.cursors, len(o.Queues))
@@ -172,7 +175,7 @@ func (d *decision) measure(w *work, cursors []int) {
 	// sides at slightly different moments; the larger is the safer.
 	total := w.d.Backlog - w.d.Held + max(w.d.InFlight, w.o.Running)
 	w.need = max(0, total-w.o.Running)
-	s.Breaker = s.Breaker.update(d.now, w.o, d.p.Breaker)
+	s.Breaker.update(d.now, w.o.Revision, w.o.Started, w.o.Failed, &d.p.Breaker)
 }
 
 // window is the span in which arrivals are counted: one lead time.
@@ -190,7 +193,10 @@ func (d *decision) lead(w *work) time.Duration {
 
 // conclude writes targets and reasons.
 func (d *decision) conclude() {
-	d.plan.Pools = sized(d.plan.Pools, len(d.works))
+	if cap(d.plan.Pools) < len(d.works) {
+		d.plan.Pools = make([]PoolTarget, len(d.works))
+	}
+	d.plan.Pools = d.plan.Pools[:len(d.works)]
 	for i := range d.works {
 		w := &d.works[i]
 		d.explain(w)

@@ -13,6 +13,19 @@
 //	start     = wanted - supply, where breakers and nodes allow
 //	scale in  = ready beyond wanted, by name, after a hold
 //
+// Where nodes come and go, they are sized by the same decision:
+//
+//	free   = slots of nodes in service and booting - running - waiting
+//	bring  while free < what floors and bursts want, or
+//	       price of a late start x late starts that one more node saves > its cost
+//	return an empty node when Keep x that, and the boot saved, is less than its cost
+//
+// The price of a late start follows the share of tasks that start late, within
+// bounds: as long as the objective is kept, it falls. The late starts that a
+// node saves come from [forecast.Outlook]; free slots of nodes that are paid
+// for anyway are kept warm, and new work goes to the node that is expected to
+// be busy longest ([Prefer]), so that nodes empty together.
+//
 // The base stock is the quantile of arrivals in one lead time: what is started
 // now arrives one lead time later, so that the stock and what is starting
 // must last until then (inventory position of a base-stock policy).

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -188,28 +189,39 @@ func take(list *[]Idle, id fleet.SandboxID) (b Idle) {
 
 // draw plots demand (*), supply (#) and ready (r) against time.
 func (m *simulation) draw() string {
-	const width, height = 100, 16
+	points := make([][]int, len(m.plot))
+	for i, s := range m.plot {
+		points[i] = []int{s.ready, s.supply, s.demand}
+	}
+	return fmt.Sprintf("* demand   # supply   r ready, most in each of %s\n", m.c.length/chartWidth) + chart(16, "r#*", points)
+}
+
+const chartWidth = 100
+
+// chart plots several series against time, each with its mark; the later ones
+// cover the earlier. Boots (b) are drawn where there are any.
+func chart(height int, marks string, points [][]int) string {
 	top := 1
-	for _, s := range m.plot {
-		top = max(top, s.demand, s.supply)
+	for _, p := range points {
+		top = max(top, slices.Max(p))
 	}
 	rows := make([][]byte, height+1)
 	for i := range rows {
-		rows[i] = bytes.Repeat([]byte{' '}, width)
+		rows[i] = bytes.Repeat([]byte{' '}, chartWidth)
 	}
-	put := func(col, v int, c byte) { rows[height-v*height/top][col] = c }
-	for col := range width {
-		from, to := col*len(m.plot)/width, (col+1)*len(m.plot)/width
-		var most sample
-		for _, s := range m.plot[from:max(to, from+1)] {
-			most.demand, most.supply, most.ready = max(most.demand, s.demand), max(most.supply, s.supply), max(most.ready, s.ready)
+	for col := range chartWidth {
+		from, to := col*len(points)/chartWidth, (col+1)*len(points)/chartWidth
+		for k, mark := range []byte(marks) {
+			most := 0
+			for _, p := range points[from:max(to, from+1)] {
+				most = max(most, p[k])
+			}
+			if most > 0 || mark != 'b' {
+				rows[height-most*height/top][col] = mark
+			}
 		}
-		put(col, most.ready, 'r')
-		put(col, most.supply, '#')
-		put(col, most.demand, '*')
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "* demand   # supply   r ready, most in each of %s\n", m.c.length/width)
 	for i, row := range rows {
 		label := ""
 		if i%4 == 0 {
@@ -338,19 +350,25 @@ func TestGolden(t *testing.T) {
 				m.step(at)
 			}
 			got := "# " + c.name + "\n" + m.summary() + "\n" + m.draw() + "\n" + m.story.String()
-			path := filepath.Join("testdata", c.name+".golden")
-			if *update {
-				if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got != string(want) {
-				t.Errorf("behaviour changed; look at the difference, then run with -update\n%s", got)
-			}
+			golden(t, c.name, got)
 		})
+	}
+}
+
+// golden compares with what testdata holds.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name+".golden")
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("behaviour changed; look at the difference, then run with -update\n%s", got)
 	}
 }

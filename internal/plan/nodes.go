@@ -12,6 +12,10 @@ import (
 // as many again are expected.
 const burstFrom = 4
 
+// payFor is for how long after its boot the budget must be able to pay for a
+// node: otherwise the money would go into boots that no task gains from.
+const payFor = 10 * time.Minute
+
 // mostNodes bounds how many nodes one decision asks for.
 const mostNodes = 1000
 
@@ -21,6 +25,7 @@ type layer struct {
 	slots   int // of a new node
 	ready   int // nodes in service
 	closed  int // nodes cordoned
+	leaving int // nodes that are on their way out for good
 	booting int // nodes
 	coming  int // slots of nodes that boot
 	supply  int // slots of nodes in service, and of those that boot
@@ -29,7 +34,9 @@ type layer struct {
 	lead    time.Duration
 	price   float64 // of a late start, in node-seconds
 	outlook forecast.Outlook
-	add     int     // nodes to bring
+	denied  int     // sandboxes that tasks wait for and no bound grants
+	wanted  int     // nodes that are missing
+	add     int     // of them, those to bring
 	gain    float64 // late starts an hour that one more node saves
 	empty   int     // nodes that carry no task
 	needed  bool    // tasks wait
@@ -58,6 +65,9 @@ func (d *decision) nodes() {
 	d.bound(&l, t)
 	t.Desired = l.ready + l.booting + l.add
 	t.Reason.Numbers = d.nodeNumbers(&l, t.Desired)
+	if l.wanted > 0 { // a bound that withholds nodes does not withhold the warning
+		t.Reason.Breach = d.projectNodes(&l)
+	}
 	if l.add > 0 {
 		d.bring(&l, t)
 		return
@@ -67,16 +77,10 @@ func (d *decision) nodes() {
 
 // measureNodes adds the layer up.
 func (d *decision) measureNodes() layer {
-	l := layer{slots: max(1, d.p.Nodes.Slots), lead: d.p.Nodes.BootLead}
-	if d.o.NodeLead.P95 > 0 {
-		l.lead = d.o.NodeLead.P95
-	}
+	l := layer{slots: max(1, d.p.Nodes.Slots), lead: d.bootLead()}
 	for i := range d.o.Nodes {
 		n := &d.o.Nodes[i]
-		slots := n.Slots
-		if slots <= 0 {
-			slots = l.slots
-		}
+		slots := d.slotsOf(n)
 		switch n.State {
 		case fleet.NodeBooting:
 			l.booting++
@@ -92,20 +96,62 @@ func (d *decision) measureNodes() layer {
 			l.closed++
 			// What still runs there is part of busy.
 			l.supply += n.Running
+		case fleet.NodeDraining:
+			l.leaving++
+			l.supply += n.Running
 		}
 	}
 	for i := range d.works {
-		w := &d.works[i]
-		k := d.weight(w.o.Size)
-		l.busy += k * (w.o.Running + min(w.need, w.grant))
-		l.needed = l.needed || w.need > 0
-		// Warm stock beyond the floors goes where there is room; it brings none.
-		l.warm += k * min(w.floor, max(0, w.grant-w.need))
+		d.measureWork(&l, &d.works[i])
 	}
 	if o := d.o.Outlook; o != nil {
 		l.outlook = *o
 	}
 	return l
+}
+
+// measureWork adds what a pool asks of the layer: only sandboxes that can be
+// started are worth a node.
+func (d *decision) measureWork(l *layer, w *work) {
+	able := w.idle() + w.undrain + w.starts
+	if !d.fitsNew(w.o.Size) {
+		able = w.idle() + w.undrain + w.placed
+	}
+	able = min(able, w.grant)
+	k := d.weight(w.o.Size)
+	l.busy += k * (w.o.Running + min(w.need, able))
+	l.needed = l.needed || w.need > 0
+	// Warm stock beyond the floors goes where there is room; it brings none.
+	l.warm += k * min(w.floor, max(0, able-w.need))
+	if !w.o.Unknown {
+		l.denied += max(0, w.need-w.grant)
+	}
+}
+
+// bootLead is from the request of a node to ready; zero where none is brought.
+func (d *decision) bootLead() time.Duration {
+	switch {
+	case !d.p.Nodes.Scalable:
+		return 0
+	case d.o.NodeLead.P95 > 0:
+		return d.o.NodeLead.P95
+	}
+	return d.p.Nodes.BootLead
+}
+
+// slotsOf is how many slots a node has.
+func (d *decision) slotsOf(n *Node) int {
+	if n.Slots > 0 {
+		return n.Slots
+	}
+	return max(1, d.p.Nodes.Slots)
+}
+
+// fitsNew tells whether a sandbox of a size fits on a new node.
+func (d *decision) fitsNew(z Size) bool {
+	c := d.p.Nodes.Size
+	return d.p.Nodes.Scalable && (c.MilliCPU <= 0 || z.MilliCPU <= c.MilliCPU) &&
+		(c.MemoryBytes <= 0 || z.MemoryBytes <= c.MemoryBytes) && (c.DiskBytes <= 0 || z.DiskBytes <= c.DiskBytes)
 }
 
 // weight is how many slots of a new node a sandbox of a size takes.
@@ -124,7 +170,7 @@ func (d *decision) weight(z Size) int {
 func (d *decision) want(l *layer) {
 	s := &d.next.Nodes
 	d.settlePrice(s)
-	l.price = math.Exp(s.LogPrice)
+	l.price = d.price(s.LogPrice)
 	least := d.p.Nodes.Min - l.ready - l.booting
 	// A burst brings more than is seen of it.
 	if l.outlook.Recent >= burstFrom {
@@ -132,17 +178,20 @@ func (d *decision) want(l *layer) {
 	}
 	free := l.free()
 	for ; l.add < mostNodes; l.add++ {
-		l.gain = l.outlook.Rate(free, l.slots)
-		if l.add >= least && free >= l.warm && l.price*l.gain <= 1 {
+		gain := l.outlook.Rate(free, l.slots)
+		if l.add == 0 {
+			l.gain = gain * time.Hour.Seconds()
+		}
+		if l.add >= least && free >= l.warm && l.price*gain <= 1 {
 			break
 		}
 		free += l.slots
 	}
-	l.gain = l.outlook.Rate(l.free(), l.slots) * time.Hour.Seconds()
 	// Room that is split over nodes may hold nothing of what waits.
 	if d.scarce > 0 && l.add == 0 && l.coming == 0 {
 		l.add = 1
 	}
+	l.wanted = l.add
 }
 
 // settlePrice moves the price of a late start towards the share of late starts
@@ -150,7 +199,10 @@ func (d *decision) want(l *layer) {
 // bound, since there are loads that no money makes punctual.
 func (d *decision) settlePrice(s *NodeState) {
 	p := &d.p.Nodes
-	low, high := math.Log(p.PriceMin), math.Log(p.PriceMax)
+	if k := &d.prices; k.min != p.PriceMin || k.max != p.PriceMax {
+		k.min, k.max, k.low, k.high = p.PriceMin, p.PriceMax, math.Log(p.PriceMin), math.Log(p.PriceMax)
+	}
+	low, high := d.prices.low, d.prices.high
 	begun, late := d.o.Begun-s.Begun, d.o.Late-s.Late
 	if !s.Priced {
 		s.Priced, s.LogPrice = true, high
@@ -161,11 +213,24 @@ func (d *decision) settlePrice(s *NodeState) {
 	s.Begun, s.Late = d.o.Begun, d.o.Late
 }
 
+// prices remembers logarithms and the exponential taken last: they seldom
+// change.
+type prices struct{ min, max, low, high, log, is float64 }
+
+// price is the price of its logarithm.
+func (d *decision) price(log float64) float64 {
+	if k := &d.prices; k.log != log || k.is == 0 {
+		k.log, k.is = log, math.Exp(log)
+	}
+	return d.prices.is
+}
+
 // bound holds back what the maximum, the money or failing boots do not allow,
-// and says so.
+// and says so. Taking a cordoned node back launches nothing, so that neither a
+// maximum nor failing boots stand against it.
 func (d *decision) bound(l *layer, t *NodeTarget) {
 	s := &d.next.Nodes
-	s.Breaker = s.Breaker.update(d.now, &Pool{Started: d.o.NodesStarted, Failed: d.o.NodesFailed}, d.p.Breaker)
+	s.Breaker.update(d.now, "", d.o.NodesStarted, d.o.NodesFailed, &d.p.Breaker)
 	t.Reason.Cause = CauseNodes
 	hold := func(n int, c Cause, b Bound, limit int) {
 		if n < l.add {
@@ -173,22 +238,50 @@ func (d *decision) bound(l *layer, t *NodeTarget) {
 			t.Reason.Cause, t.Reason.Bound, t.Reason.Numbers.Limit = c, b, limit
 		}
 	}
+	there := l.ready + l.booting + l.leaving
 	if most := d.p.Nodes.Max; most > 0 {
-		hold(most-l.ready-l.closed-l.booting, CauseCapacity, BoundNodesMax, most)
+		hold(max(l.closed, most-there), CauseCapacity, BoundNodesMax, most)
 	}
 	if most := d.p.Max; most > 0 { // more nodes than sandboxes may fill
-		hold((most+l.slots-1)/l.slots-l.ready-l.closed-l.booting, CauseCapacity, BoundMax, most)
+		hold(max(l.closed, (most+l.slots-1)/l.slots-there), CauseCapacity, BoundMax, most)
 	}
-	if d.room.bound == BoundBudget {
-		hold(0, CauseBudget, BoundBudget, 0)
-	}
-	if permitted := s.Breaker.permits(d.now, d.p.Breaker); permitted >= 0 {
-		hold(permitted-l.booting, CauseBreaker, BoundBreaker, 0)
+	if permitted := s.Breaker.permits(d.now, &d.p.Breaker); permitted >= 0 {
+		hold(l.closed+max(0, permitted-l.booting), CauseBreaker, BoundBreaker, 0)
 		if t.Reason.Cause == CauseBreaker {
 			t.Reason.Detail = d.o.NodeFailure
 			d.wake(s.Breaker.RetryAt)
 		}
 	}
+	if n, bounded := d.payable(l); bounded {
+		hold(max(0, n-there), CauseBudget, BoundBudget, 0)
+	}
+	switch {
+	case d.room.budget > 0 && l.add+l.denied > 0:
+		l.add = 0
+		t.Reason = Reason{Cause: CauseBudget, Bound: BoundBudget}
+	case l.denied > 0 && t.Reason.Cause == CauseNodes:
+		t.Reason.Cause, t.Reason.Bound, t.Reason.Numbers.Limit = CauseCapacity, d.room.bound, d.room.limit
+	}
+}
+
+// tightest is the budget of which least is left, and what is spent of it.
+func (d *decision) tightest() (spent, budget int64) {
+	b, s := &d.p.Budget, &d.o.Spend
+	spent, budget = s.HourMicroUSD, b.PerHour
+	if b.PerDay > 0 && (budget <= 0 || b.PerDay-s.DayMicroUSD < budget-spent) {
+		spent, budget = s.DayMicroUSD, b.PerDay
+	}
+	return spent, budget
+}
+
+// payable is how many nodes in all the rest of the budget pays for.
+func (d *decision) payable(l *layer) (n int, bounded bool) {
+	spent, budget := d.tightest()
+	if budget <= 0 || d.p.Budget.NodeHour <= 0 {
+		return 0, false
+	}
+	each := float64(d.p.Budget.NodeHour) * (l.lead + payFor).Hours()
+	return int(min(max(0, float64(budget-spent))/each, mostNodes)), true
 }
 
 // nodeNumbers are the numbers of the layer's reason.
@@ -198,8 +291,12 @@ func (d *decision) nodeNumbers(l *layer, desired int) Numbers {
 		Free: l.free(), Rate: l.outlook.Mean / max(1, l.outlook.Lead.Seconds()), Lead: l.lead,
 		Price: l.price, Saves: l.gain, Limit: d.plan.Nodes.Reason.Numbers.Limit, Failures: d.next.Nodes.Breaker.Failures,
 	}
-	if d.plan.Nodes.Reason.Cause == CauseBudget {
-		n.Spent, n.Budget = d.room.spent, d.room.budget
+	switch d.plan.Nodes.Reason.Cause {
+	case CauseBreaker:
+		n.Wait = max(0, d.next.Nodes.Breaker.RetryAt.Sub(d.now))
+	case CauseBudget:
+		n.Spent, n.Budget = d.tightest()
+		d.wake(d.now.Add(10 * time.Second)) // what was spent long ago no longer counts
 	}
 	for i := range d.works {
 		n.Backlog += d.works[i].d.Backlog
@@ -209,7 +306,6 @@ func (d *decision) nodeNumbers(l *layer, desired int) Numbers {
 
 // bring takes cordoned nodes back into service before new ones are asked for.
 func (d *decision) bring(l *layer, t *NodeTarget) {
-	t.Reason.Breach = d.projectNodes(l)
 	left := l.add
 	for i := range d.o.Nodes {
 		if o := &d.o.Nodes[i]; left > 0 && o.State == fleet.NodeCordoned {
@@ -218,7 +314,7 @@ func (d *decision) bring(l *layer, t *NodeTarget) {
 		}
 	}
 	if left > 0 {
-		d.act(Action{Kind: ScaleNodes, N: t.Ready + t.Booting + left, Reason: &t.Reason})
+		d.act(Action{Kind: ScaleNodes, N: t.Ready + t.Booting + l.leaving + left, Reason: &t.Reason})
 	}
 }
 
@@ -242,86 +338,6 @@ func (d *decision) projectNodes(l *layer) *Breach {
 		}
 		at = d.now.Add(time.Duration(float64(max(0, free))/rate*float64(time.Second)) + d.p.Objective)
 	}
-	return &Breach{At: at, By: at.Add(-l.lead - start), Nodes: l.add}
-}
-
-// giveBack returns empty nodes that cost more to keep than the late starts
-// they are expected to save, those already paid for the minimum first.
-func (d *decision) giveBack(l *layer, t *NodeTarget) {
-	if d.signal != "" || d.o.NodesError != "" || l.empty+l.closed == 0 {
-		return
-	}
-	free, spare := l.free(), l.ready+l.booting-d.p.Nodes.Min
-	for i := range d.o.Nodes {
-		o := &d.o.Nodes[i]
-		cordoned := o.State == fleet.NodeCordoned
-		if o.Running > 0 || o.Starting > 0 && l.needed || o.State != fleet.NodeReady && !cordoned || d.placedOn(o.ID) {
-			continue
-		}
-		if !cordoned {
-			if paid := o.Requested.Add(d.p.Nodes.MinBill); d.now.Before(paid) { // paid for anyway
-				d.wake(paid)
-				continue
-			}
-			if spare <= 0 || free-l.slots < l.warm || d.worthKeeping(l, free-l.slots) {
-				continue
-			}
-			free, spare = free-l.slots, spare-1
-		}
-		d.evacuate(o, t)
-	}
-}
-
-// worthKeeping tells whether a node beyond so many free slots saves more than
-// it costs, the boot that it would need otherwise included.
-func (d *decision) worthKeeping(l *layer, free int) bool {
-	save := d.p.Nodes.Keep * l.price * l.outlook.Rate(free, l.slots)
-	return save+l.lead.Seconds()*l.outlook.Rate(free, 1) > 1
-}
-
-// placedOn tells whether this decision starts something on a node.
-func (d *decision) placedOn(id fleet.NodeID) bool {
-	for i := range d.plan.Actions {
-		if a := &d.plan.Actions[i]; (a.Kind == StartSandboxes || a.Kind == UndrainSandbox) && a.Node == id {
-			return true
-		}
-	}
-	return false
-}
-
-// evacuate releases a node without tasks: at once when nothing is on it, and
-// else by draining the warm sandboxes there.
-func (d *decision) evacuate(o *Node, t *NodeTarget) {
-	t.Reason.Cause = CauseIdleNode
-	if o.Used == 0 {
-		d.act(Action{Kind: ReleaseNode, Node: o.ID, Reason: &t.Reason})
-		return
-	}
-	if o.State == fleet.NodeReady {
-		d.act(Action{Kind: CordonNode, Node: o.ID, Reason: &t.Reason})
-	}
-	for i := range d.works {
-		w := &d.works[i]
-		for b := 0; b < len(w.o.Idle) && b < MaxIdle; b++ {
-			if x := &w.o.Idle[b]; x.Node == o.ID && w.named&(1<<b) == 0 {
-				w.named |= 1 << b
-				w.drains++
-				d.act(Action{Kind: DrainSandbox, Pool: w.o.Key, Sandbox: x.ID, Node: x.Node, Reason: &t.Reason})
-			}
-		}
-	}
-}
-
-// leaving tells a node that takes no new work: what is drained there is not
-// taken back.
-func (d *decision) leaving(id fleet.NodeID) bool {
-	if id == "" || !d.p.Nodes.Scalable {
-		return false
-	}
-	for i := range d.o.Nodes {
-		if d.o.Nodes[i].ID == id {
-			return d.o.Nodes[i].State == fleet.NodeCordoned
-		}
-	}
-	return false
+	by := at.Add(-l.lead - start)
+	return &Breach{At: at, By: by, Nodes: l.wanted, Late: by.Before(d.now), Over: at.Before(d.now)}
 }

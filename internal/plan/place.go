@@ -99,13 +99,7 @@ func (d *decision) placeAll() {
 	if d.room.limit >= 0 {
 		free = max(0, d.room.limit-d.room.used)
 	}
-	for i := range d.works {
-		w := &d.works[i]
-		urgent := min(w.starts, w.urgent())
-		if got := d.place(w, urgent, &free, spaces); got < urgent && d.hopeless(w) == "" {
-			d.scarce += urgent - got
-		}
-	}
+	d.placeUrgent(&free, spaces)
 	if d.scarce > 0 {
 		return
 	}
@@ -116,14 +110,58 @@ func (d *decision) placeAll() {
 	}
 }
 
+// placeUrgent starts what waiting tasks want: higher priority first, and within
+// one priority in proportion, so that no pool takes all of what is free; what a
+// share leaves goes to whoever can use it.
+func (d *decision) placeUrgent(free *int, spaces []space) {
+	slots := 0
+	for i := range spaces {
+		slots = min(*free, slots+int(spaces[i].slots))
+	}
+	d.asks = sized(d.asks, len(d.works))
+	for i := range d.works {
+		w := &d.works[i]
+		d.asks[i] = min(w.starts, w.urgent())
+	}
+	d.divide(d.asks, slots)
+	for _, i := range d.order {
+		got, _ := d.spread(&d.works[i], min(d.asks[i], *free), spaces)
+		*free -= got
+	}
+	for _, i := range d.order {
+		w := &d.works[i]
+		rest := min(w.starts-w.placed, w.urgent())
+		if got := d.place(w, rest, free, spaces); got < rest && d.hopeless(w) == "" {
+			d.scarce += rest - got
+		}
+	}
+}
+
 // place starts up to n of a pool on nodes with room and returns how many
 // found one.
 func (d *decision) place(w *work, n int, free *int, spaces []space) int {
 	if n <= 0 {
 		return 0
 	}
-	ask, bound := min(n, *free), BoundNodes
-	got := 0
+	ask := min(n, *free)
+	got, bound := d.spread(w, ask, spaces)
+	*free -= got
+	if got < n && w.cause == "" {
+		if got == ask { // the count was the bound, not the nodes
+			w.because(CauseCapacity, d.room.bound, d.room.limit)
+		} else {
+			w.because(CauseCapacity, bound, 0)
+			w.detail = or(d.hopeless(w), d.onTheWay())
+		}
+		w.count = n - got
+	}
+	return got
+}
+
+// spread starts up to so many of a pool on nodes with room, in their order, and
+// says what stopped the next one.
+func (d *decision) spread(w *work, ask int, spaces []space) (got int, bound Bound) {
+	bound = BoundNodes
 	for i := range spaces {
 		if got == ask {
 			break
@@ -140,23 +178,34 @@ func (d *decision) place(w *work, n int, free *int, spaces []space) int {
 			bound = b
 		}
 	}
-	*free -= got
 	w.placed += got
-	if got < n && w.cause == "" {
-		if got == ask { // the count was the bound, not the nodes
-			w.because(CauseCapacity, d.room.bound, d.room.limit)
-		} else {
-			w.because(CauseCapacity, bound, 0)
-			w.detail = d.hopeless(w)
-		}
-		w.count = n - got
-	}
-	return got
+	return got, bound
 }
 
-// hopeless says so when a sandbox is larger than every node.
+// onTheWay says how many nodes boot; empty when none does.
+func (d *decision) onTheWay() string {
+	n := 0
+	for i := range d.o.Nodes {
+		if d.o.Nodes[i].State == fleet.NodeBooting {
+			n++
+		}
+	}
+	if n == 0 {
+		return ""
+	}
+	return plural(n, "node is booting", "nodes are booting")
+}
+
+// hopeless says so when a sandbox is larger than every node, and than a new
+// one.
 func (d *decision) hopeless(w *work) string {
+	if d.fitsNew(w.o.Size) {
+		return ""
+	}
 	var best Size
+	if d.p.Nodes.Scalable {
+		best = d.p.Nodes.Size
+	}
 	for i := range d.o.Nodes {
 		c := d.o.Nodes[i].Capacity
 		if c.MilliCPU >= w.o.Size.MilliCPU && c.MemoryBytes >= w.o.Size.MemoryBytes && c.DiskBytes >= w.o.Size.DiskBytes {
@@ -166,7 +215,7 @@ func (d *decision) hopeless(w *work) string {
 		best.MemoryBytes = max(best.MemoryBytes, c.MemoryBytes)
 		best.DiskBytes = max(best.DiskBytes, c.DiskBytes)
 	}
-	if len(d.o.Nodes) == 0 {
+	if len(d.o.Nodes) == 0 && !d.p.Nodes.Scalable {
 		return "there is no node"
 	}
 	return fmt.Sprintf("one sandbox asks for %d mCPU, %d MiB memory, %d MiB disk; the largest node has %d, %d, %d",

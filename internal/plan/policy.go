@@ -96,6 +96,11 @@ type NodePolicy struct {
 
 // WithDefaults fills in what was left out.
 func (p Policy) WithDefaults() Policy {
+	p.fill()
+	return p
+}
+
+func (p *Policy) fill() {
 	def(&p.Quantile, 0.99)
 	def(&p.Review, time.Second)
 	def(&p.PriorLead.P50, time.Second)
@@ -120,7 +125,6 @@ func (p Policy) WithDefaults() Policy {
 	def(&p.Nodes.PriceMax, 250)
 	def(&p.Nodes.Gain, 0.02)
 	def(&p.Nodes.Keep, 4)
-	return p
 }
 
 func def[T comparable](v *T, to T) {

@@ -75,6 +75,11 @@ type Breach struct {
 	At    time.Time `json:"at"`
 	By    time.Time `json:"by"`
 	Nodes int       `json:"nodes"`
+	// Sandboxes are lacking, on those nodes or where nodes are fixed.
+	Sandboxes int `json:"sandboxes,omitempty"`
+	// Late: By was over when the reason was given; Over: At was, too.
+	Late bool `json:"late,omitempty"`
+	Over bool `json:"over,omitempty"`
 }
 
 // Numbers are those a reason rests on. Counts are tasks or sandboxes.
@@ -139,6 +144,13 @@ func (r Reason) MarshalJSON() ([]byte, error) {
 func (r Reason) Sentence() string {
 	n := r.Numbers
 	var s string
+	if r.ofNodes() {
+		s = r.nodeSentence()
+		if r.Detail != "" {
+			s += ": " + r.Detail
+		}
+		return r.bounded(s)
+	}
 	switch r.Cause {
 	case CauseDemand, CauseWarm, CauseBurst, CauseFloor, CauseStarting, CauseSteady:
 		s = r.supplySentence()
@@ -159,7 +171,7 @@ func (r Reason) Sentence() string {
 	case CauseCapacity:
 		s = fmt.Sprintf("%s; %d more wanted than fit", stock(n), n.Count)
 	case CauseBudget:
-		s = fmt.Sprintf("cap binds: waiting %d tasks, $%.2f spent of $%.2f; running work goes on", n.Backlog, float64(n.Spent)/1e6, float64(n.Budget)/1e6)
+		s = n.verdict()
 	case CauseNoTemplate:
 		s = fmt.Sprintf("%d tasks wait for a template that the fleet no longer has", n.Backlog)
 	case CauseReclaim:
@@ -170,10 +182,6 @@ func (r Reason) Sentence() string {
 		s = fmt.Sprintf("%d starts failed and none ever succeeded: failing %d waiting tasks", n.Failures, n.Backlog)
 	case CauseUnfit:
 		s = fmt.Sprintf("taking 1 of %d ready out of dispatch", n.Ready)
-	case CauseNodes:
-		s = r.nodeSentence()
-	case CauseIdleNode:
-		s = "an empty node goes: " + r.nodeSentence()
 	default:
 		s = string(r.Cause)
 	}
@@ -181,18 +189,6 @@ func (r Reason) Sentence() string {
 		s += ": " + r.Detail
 	}
 	return r.bounded(s)
-}
-
-// nodeSentence says what the node layer is sized for.
-func (r Reason) nodeSentence() string {
-	n := r.Numbers
-	s := fmt.Sprintf("%d nodes wanted: %d slots busy or waited for, %d free, %d for warm stock; have %d ready, %d booting (%s); one more saves %.2g late starts an hour at %.0f node-seconds each",
-		n.Desired, n.Count, n.Free, n.Warm, n.Ready, n.Starting, short(n.Lead), n.Saves, n.Price)
-	if b := r.Breach; b != nil {
-		s += fmt.Sprintf("; the objective is breached at %s unless %d more are requested by %s",
-			b.At.UTC().Format(time.TimeOnly), b.Nodes, b.By.UTC().Format(time.TimeOnly))
-	}
-	return s
 }
 
 func (r Reason) supplySentence() string {

@@ -32,7 +32,8 @@ func (d *decision) expel(w *work) {
 func (d *decision) staleReady(w *work) int {
 	n := 0
 	for i := range w.o.Idle {
-		if !w.o.Idle[i].Unfit && d.isStale(w, &w.o.Idle[i]) {
+		b := &w.o.Idle[i]
+		if !b.Unfit && (b.Stale || w.t.MaxAge > 0) && d.isStale(w, b) {
 			n++
 		}
 	}
@@ -148,6 +149,24 @@ func (d *decision) reclaim() {
 		}
 		d.reclaimFor(w, short)
 	}
+	// The room that this makes brings no node; nor does what is on the way out.
+	d.scarce = max(0, d.scarce-d.outgoing())
+}
+
+// outgoing is how many sandboxes make room soon: those on the way out, but for
+// those on nodes that go, too.
+func (d *decision) outgoing() int {
+	n := 0
+	for i := range d.works {
+		w := &d.works[i]
+		n += w.o.Releasing + w.drains
+		for b := range w.o.Draining {
+			if !d.leaving(w.o.Draining[b].Node) {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // reclaimFor frees room for n sandboxes of w, node by node.

@@ -227,11 +227,11 @@ func (d *decision) takeBack(w *work, n int) {
 
 // guard holds starts back where the breaker says so.
 func (d *decision) guard(w *work) {
-	b := w.s.Breaker
+	b := &w.s.Breaker
 	if b.Failures == 0 {
 		return
 	}
-	permitted := b.permits(d.now, d.p.Breaker)
+	permitted := b.permits(d.now, &d.p.Breaker)
 	if permitted < 0 {
 		return
 	}

@@ -56,20 +56,20 @@ type Breaker struct {
 	Revision string `json:"revision,omitempty"`
 }
 
-func (b Breaker) open() bool { return b.Opened > 0 }
+func (b *Breaker) open() bool { return b.Opened > 0 }
 
 // update takes the counters of a pool in. The first look only sets a
 // baseline; counters that fell belong to a new process.
-func (b Breaker) update(now time.Time, o *Pool, p BreakerPolicy) Breaker {
-	if b.Revision != o.Revision {
-		b = Breaker{Revision: o.Revision, Started: o.Started, Failed: o.Failed}
-		return b
+func (b *Breaker) update(now time.Time, revision string, starts, failures int64, p *BreakerPolicy) {
+	if b.Revision != revision {
+		*b = Breaker{Revision: revision, Started: starts, Failed: failures}
+		return
 	}
-	started, failed := o.Started-b.Started, o.Failed-b.Failed
+	started, failed := starts-b.Started, failures-b.Failed
 	if started < 0 || failed < 0 {
-		started, failed = o.Started, o.Failed
+		started, failed = starts, failures
 	}
-	b.Started, b.Failed = o.Started, o.Failed
+	b.Started, b.Failed = starts, failures
 	switch {
 	case started > 0:
 		b.Failures, b.Opened, b.RetryAt = 0, 0, time.Time{}
@@ -86,11 +86,10 @@ func (b Breaker) update(now time.Time, o *Pool, p BreakerPolicy) Breaker {
 	case b.open() && b.RetryAt.Sub(now) > p.Max:
 		b.RetryAt = now.Add(p.Max) // the clock went back
 	}
-	return b
 }
 
 // permits is how many starts may be under way at once; -1 is any number.
-func (b Breaker) permits(now time.Time, p BreakerPolicy) int {
+func (b *Breaker) permits(now time.Time, p *BreakerPolicy) int {
 	switch {
 	case b.open() && now.Before(b.RetryAt):
 		return 0
@@ -103,7 +102,7 @@ func (b Breaker) permits(now time.Time, p BreakerPolicy) int {
 }
 
 // view is the breaker as people see it.
-func (b Breaker) view(o *Pool) fleet.Breaker {
+func (b *Breaker) view(o *Pool) fleet.Breaker {
 	v := fleet.Breaker{Open: b.open(), Failures: b.Failures, RetryAt: b.RetryAt}
 	if b.Failures > 0 {
 		v.Reason = o.Failure
@@ -114,7 +113,10 @@ func (b Breaker) view(o *Pool) fleet.Breaker {
 // carry makes the state of the pools observed, in the memory of next, from the earlier state; the
 // earlier one is not touched. Pools that are no longer observed are forgotten.
 func carry(next, old []PoolState, pools []Pool) []PoolState {
-	next = sized(next, len(pools))
+	if cap(next) < len(pools) {
+		next = make([]PoolState, len(pools))
+	}
+	next = next[:len(pools)]
 	i := 0
 	for k := range pools {
 		for i < len(old) && old[i].Key < pools[k].Key {
@@ -122,8 +124,9 @@ func carry(next, old []PoolState, pools []Pool) []PoolState {
 		}
 		if i < len(old) && old[i].Key == pools[k].Key {
 			next[k] = old[i]
+		} else {
+			next[k] = PoolState{Key: pools[k].Key}
 		}
-		next[k].Key = pools[k].Key
 	}
 	return next
 }

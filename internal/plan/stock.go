@@ -35,16 +35,17 @@ func (d *decision) stock(w *work) {
 }
 
 // variant tells a pool with resources of a task's own; it has no warm stock.
-func (w *work) variant() bool { return strings.Contains(string(w.o.Key), "~") }
+func (w *work) variant() bool { return strings.IndexByte(string(w.o.Key), '~') >= 0 }
 
 // floors lifts the stock to the minima in force. Windows begin one lead time
-// early, so that the stock is there when the window opens.
+// early, that of a node included where nodes are brought, so that the stock is
+// there when the window opens.
 func (d *decision) floors(w *work) {
 	w.floor = w.t.Min
 	if w.o.Template == d.p.First {
 		w.floor = max(w.floor, d.p.Min)
 	}
-	lead := d.lead(w)
+	lead := d.lead(w) + d.bootLead()
 	for i := range d.o.Floors {
 		f := &d.o.Floors[i]
 		if f.Template == w.o.Template {
