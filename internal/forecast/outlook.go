@@ -92,7 +92,11 @@ func (o *Outlook) Rate(free, n int) float64 {
 	x := float64(free) - o.Mean
 	y := x + float64(n)
 	s := 0.0
-	for i := max(1, rankBin(x)); i <= len(o.Rates); i++ {
+	first := max(1, rankBin(x))
+	if first > 1 && lowRank(first) > x { // rounded
+		first--
+	}
+	for i := first; i <= len(o.Rates); i++ {
 		lo, hi := lowRank(i), lowRank(i+1)
 		if lo >= y {
 			break
@@ -107,6 +111,6 @@ func (o *Outlook) Rate(free, n int) float64 {
 	// The prior: geometric ranks with the mean of what was seen last.
 	mu := max(float64(o.Recent), o.Mean)
 	q := mu / (1 + mu)
-	from := float64(max(0, free))
-	return s + o.Prior*mu/o.Lead.Seconds()*(math.Pow(q, from)-math.Pow(q, from+float64(n)))
+	from, to := float64(max(0, free)), float64(max(0, free+n))
+	return s + o.Prior*mu/o.Lead.Seconds()*(math.Pow(q, from)-math.Pow(q, to))
 }
