@@ -104,6 +104,9 @@ func (o *Outlook) Rate(free, n int) float64 {
 	y := x + float64(n)
 	s := 0.0
 	i := max(1, rankBin(x))
+	if i > 1 && lowRank(i) > x { // rounded
+		i--
+	}
 	for lo, hi := lowRank(i), 0.0; i <= len(o.Rates) && lo < y; i, lo = i+1, hi {
 		hi = lowRank(i + 1)
 		if v := o.Rates[i-1]; v > 0 {
@@ -116,6 +119,6 @@ func (o *Outlook) Rate(free, n int) float64 {
 	// The prior: geometric ranks with the mean of what was seen last.
 	mu := max(float64(o.Recent), o.Mean)
 	q := mu / (1 + mu)
-	from := float64(max(0, free))
-	return s + o.Prior*mu/o.Lead.Seconds()*(math.Pow(q, from)-math.Pow(q, from+float64(n)))
+	from, to := float64(max(0, free)), float64(max(0, free+n))
+	return s + o.Prior*mu/o.Lead.Seconds()*(math.Pow(q, from)-math.Pow(q, to))
 }

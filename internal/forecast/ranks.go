@@ -30,7 +30,7 @@ const (
 // arrivals within the last lead time, and in the fine one also the arrival
 // rate. A context seen for a short time only leans on the coarser one, and that
 // on a geometric prior. What was learned is forgotten with a half-life of a
-// day. An observation costs O(arrivals), an outlook O(1).
+// week. An observation costs O(arrivals), an outlook O(1).
 //
 // The zero value has seen nothing. It encodes as JSON of at most about 300 kB.
 type Ranks struct {
@@ -85,7 +85,7 @@ func rankBin(d float64) int {
 	case i < singleBins+1:
 		return int(i)
 	}
-	return min(rankBins-1, singleBins+1+int(2*math.Log2((d-firstRank+1)/singleBins)))
+	return min(rankBins-1, singleBins+1+int(2*math.Log2((d-firstRank)/singleBins)))
 }
 
 // lowRank is the lower edge of a bin.

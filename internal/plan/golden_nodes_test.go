@@ -156,15 +156,7 @@ func (m *clusterWorld) fail() bool { m.failed++; return true }
 func (m *clusterWorld) dispatch(at time.Duration) {
 	for i := range m.queues {
 		for len(m.queues[i]) > 0 {
-			best, most := -1, -1.0
-			for k := range m.boxes {
-				if b := &m.boxes[k]; b.pool == i && b.state == isReady {
-					n := m.view(m.node(b.node), at)
-					if v := Prefer(&n); v > most {
-						best, most = k, v
-					}
-				}
-			}
+			best := m.preferred(i, at)
 			if best < 0 {
 				break
 			}
@@ -179,6 +171,28 @@ func (m *clusterWorld) dispatch(at time.Duration) {
 			b.state, b.since, b.until = isBusy, at, at+m.c.service
 		}
 	}
+}
+
+// preferred is the ready box of a pool on the node to fill first; -1: none.
+func (m *clusterWorld) preferred(pool int, at time.Duration) int {
+	best, most := -1, -1.0
+	worth := map[fleet.NodeID]float64{}
+	for k := range m.boxes {
+		b := &m.boxes[k]
+		if b.pool != pool || b.state != isReady {
+			continue
+		}
+		v, known := worth[b.node]
+		if !known {
+			n := m.view(m.node(b.node), at)
+			v = Prefer(&n)
+			worth[b.node] = v
+		}
+		if v > most {
+			best, most = k, v
+		}
+	}
+	return best
 }
 
 func (m *clusterWorld) node(id fleet.NodeID) *machine {
