@@ -23,6 +23,7 @@ type Lifetimes struct {
 
 	table [lifeBins]float64 // mean residual life by age, s
 	left  int               // look-ups before the table is made anew
+	made  int               // tables so far
 }
 
 func lifeBin(age time.Duration) int {
@@ -81,9 +82,36 @@ func (l *Lifetimes) Residual(age time.Duration) time.Duration {
 			l.table[i] = l.residual(i, &at, &edge)
 		}
 		l.left = lifeKeep
+		l.made++
 	}
 	l.left--
 	return time.Duration(l.table[lifeBin(max(0, age))] * float64(time.Second))
+}
+
+// Table is the number of the table that the last look-up was made in.
+func (l *Lifetimes) Table() int { return l.made }
+
+// Again tells whether n look-ups made in a table would give the same once more,
+// for tasks no older than Until said, and counts them when they would.
+func (l *Lifetimes) Again(table, n int) bool {
+	if l.made != table || l.left < n {
+		return false
+	}
+	l.left -= n
+	return true
+}
+
+// Until is the age before which a task of this age is expected to go on as long
+// as now.
+func Until(age time.Duration) time.Duration {
+	if age < time.Second {
+		return time.Second
+	}
+	i := lifeBin(age) + 1
+	if i >= lifeBins {
+		return math.MaxInt64
+	}
+	return time.Duration([...]float64{1, oneThird, twoThirds}[i%3] * float64(int64(1)<<(i/3)*int64(time.Second)))
 }
 
 // residual is the mean residual life at the middle of a bin, in seconds; at are

@@ -19,6 +19,14 @@ type outlook struct {
 	leads    forecast.Leads
 	next     forecast.Outlook
 	lookedAt int64
+	last     []residual // by node
+}
+
+// residual is what was found of a node, and until when it holds.
+type residual struct {
+	until int64
+	table int
+	is    time.Duration
 }
 
 // observe takes in what happened since the last look.
@@ -53,17 +61,30 @@ func (v *outlook) observe(now int64, at time.Time, w *World, m *planner) {
 // residual is how long the task that is expected to go on longest of a node
 // does.
 func (v *outlook) residual(now int64, w *World, i int32) time.Duration {
-	var longest time.Duration
 	n := &w.nodes[i]
 	if n.running == 0 {
 		return 0
 	}
+	for len(v.last) < len(w.nodes) {
+		v.last = append(v.last, residual{})
+	}
+	r := &v.last[i]
+	if !n.touched && now < r.until && v.lives.Again(r.table, int(n.running)) {
+		return r.is
+	}
+	*r = residual{until: Never}
+	from := v.lives.Table()
 	for _, k := range w.carried[int(i)*w.m.Slots:][:n.used] {
 		if b := &w.boxes[k]; b.state == boxRunning {
-			longest = max(longest, v.lives.Residual(time.Duration(now-b.since)*time.Millisecond))
+			age := time.Duration(now-b.since) * time.Millisecond
+			r.is = max(r.is, v.lives.Residual(age))
+			r.until = min(r.until, now+int64((forecast.Until(age)-age)/time.Millisecond))
 		}
 	}
-	return longest
+	if r.table = v.lives.Table(); r.table != from {
+		r.until = 0 // of two tables
+	}
+	return r.is
 }
 
 // observeNodes lists the nodes anew when one came or went, and otherwise
@@ -93,10 +114,10 @@ func (m *planner) observeNodes(now int64, w *World) {
 		}
 	}
 	for _, i := range w.changed {
-		w.nodes[i].touched = false
 		if w.nodes[i].state != nodeGone {
 			m.observeNode(now, w, i)
 		}
+		w.nodes[i].touched = false
 	}
 	w.changed = w.changed[:0]
 }
