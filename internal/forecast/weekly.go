@@ -34,10 +34,10 @@ func (w *Weekly) Miss(now time.Time) {
 }
 
 func (w *Weekly) turn(now time.Time) {
-	hour := now.Truncate(time.Hour)
-	if hour.Equal(w.Hour) {
+	if d := now.Sub(w.Hour); d >= 0 && d < time.Hour {
 		return
 	}
+	hour := now.Truncate(time.Hour)
 	if !w.Hour.IsZero() && hour.After(w.Hour) {
 		w.close(now.Location())
 	}

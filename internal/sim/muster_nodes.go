@@ -22,8 +22,9 @@ type outlook struct {
 	last     []residual // by node
 }
 
-// residual is what was found of a node, and until when it holds.
+// residual is what was found of a node, when, and until when it holds.
 type residual struct {
+	at    int64
 	until int64
 	table int
 	is    time.Duration
@@ -69,10 +70,10 @@ func (v *outlook) residual(now int64, w *World, i int32) time.Duration {
 		v.last = append(v.last, residual{})
 	}
 	r := &v.last[i]
-	if !n.touched && now < r.until && v.lives.Again(r.table, int(n.running)) {
+	if (!n.touched || r.at == now) && now < r.until && v.lives.Again(r.table, int(n.running)) {
 		return r.is
 	}
-	*r = residual{until: Never}
+	*r = residual{at: now, until: Never}
 	from := v.lives.Table()
 	for _, k := range w.carried[int(i)*w.m.Slots:][:n.used] {
 		if b := &w.boxes[k]; b.state == boxRunning {
