@@ -116,6 +116,17 @@ func (o *Outlook) Rate(free, n int) float64 {
 	// The prior: geometric ranks with the mean of what was seen last.
 	mu := max(float64(o.Recent), o.Mean)
 	q := mu / (1 + mu)
-	from := float64(max(0, free))
-	return s + o.Prior*mu/o.Lead.Seconds()*(math.Pow(q, from)-math.Pow(q, from+float64(n)))
+	return s + o.Prior*mu/o.Lead.Seconds()*power(q, max(0, free))*(1-power(q, n))
+}
+
+// power is x to the power of n.
+func power(x float64, n int) float64 {
+	p := 1.0
+	for ; n > 0; n >>= 1 {
+		if n&1 != 0 {
+			p *= x
+		}
+		x *= x
+	}
+	return p
 }
