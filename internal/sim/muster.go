@@ -43,6 +43,7 @@ type planner struct {
 	spend   spending
 	outlook outlook
 	slots   int
+	every   bool // asked after every event
 }
 
 // poolView is what the control loop measures of one pool; see
@@ -67,6 +68,8 @@ type drained struct {
 
 func newMuster(c *Config, _ *Survey) (Sizer, error) {
 	m := &planner{c: c.Muster, s: &plan.State{}, slots: c.Model.Slots, floorAt: -floorsEvery}
+	// Failing or uneven starts are looked at one by one.
+	m.every = c.every || c.Model.StartFailures > 0 || c.Model.ColdStart.Kind != "constant"
 	p := &m.c.Policy
 	*p = p.WithDefaults()
 	p.Nodes.Scalable = true
@@ -83,6 +86,7 @@ func newMuster(c *Config, _ *Survey) (Sizer, error) {
 	templates := map[string]plan.TemplatePolicy{}
 	for _, name := range names {
 		templates[name] = p.Templates[name]
+		m.every = m.every || p.Templates[name].MaxAge > 0 // what is ready replaces what is old
 	}
 	if p.Templates = templates; p.First == "" || len(names) == 1 {
 		p.First = names[0]
@@ -111,21 +115,48 @@ func (m *planner) Decide(now int64, w *World) int64 {
 	m.observe(now, at, w)
 	var p *plan.Plan
 	p, m.s = m.decider.Decide(at, &m.o, &m.c.Policy, m.s)
+	again := false
 	for i := range p.Actions {
+		again = m.follow(w, &p.Actions[i]) || again
 		m.apply(w, &p.Actions[i])
 	}
-	return m.wake(now, p)
+	w.still = m.still(p)
+	return m.wake(now, p, again)
+}
+
+// follow tells whether to look at what an action did: not at starts on nodes
+// that are busy, which do not ask for more.
+func (m *planner) follow(w *World, a *plan.Action) bool {
+	return m.every || a.Kind != plan.StartSandboxes || w.nodes[indexOf(a.Node)].running == 0
+}
+
+// still is until when the plan holds where sandboxes only become ready. What
+// there is too much of is drained as soon as it is ready.
+func (m *planner) still(p *plan.Plan) int64 {
+	if m.every {
+		return 0
+	}
+	for i := range m.s.Pools {
+		if !m.s.Pools[i].SurplusSince.IsZero() {
+			return 0
+		}
+	}
+	if p.Wake.IsZero() {
+		return Never
+	}
+	return p.Wake.UnixMilli()
 }
 
 // wake is when to decide again if nothing happens: when the plan says that a
 // decision could differ, but no sooner than in a second, which is how often the
-// control loop ticks; and after actions, as soon as it looks at what they did.
-func (m *planner) wake(now int64, p *plan.Plan) int64 {
+// control loop ticks; and after actions that may lead to more, as soon as it looks
+// at what they did.
+func (m *planner) wake(now int64, p *plan.Plan, again bool) int64 {
 	wake := int64(Never)
 	if !p.Wake.IsZero() {
 		wake = max(now+second, p.Wake.UnixMilli())
 	}
-	if p.Changed() {
+	if again {
 		wake = now + gap
 	}
 	if m.c.Floors != nil {

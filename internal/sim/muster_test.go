@@ -151,3 +151,29 @@ func TestNamesAreReadBack(t *testing.T) {
 		t.Error("names that are none")
 	}
 }
+
+// A planner that is not asked after events that lead to nothing decides as well
+// as one that is asked after each: what differs is noise, from the instants at
+// which rates are read.
+func TestMusterNeedsNoDecisionWhereNothingChanges(t *testing.T) {
+	rows := bursts(20_000, 11)
+	var got [2]Result
+	for i := range got {
+		c := Config{Trace: rows, Model: Defaults(), every: i == 1}
+		s, err := Look(&c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got[i], err = Simulate(&c, s, "muster"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	few, every := got[0], got[1]
+	if r := few.CostOver / every.CostOver; r < 0.99 || r > 1.01 {
+		t.Errorf("costs %.4f times the bound, and %.4f when asked after every event", few.CostOver, every.CostOver)
+	}
+	if d := few.ShareOver10s - every.ShareOver10s; d < -0.01 || d > 0.01 {
+		t.Errorf("%.4f wait for more than 10 s, and %.4f when asked after every event", few.ShareOver10s, every.ShareOver10s)
+	}
+	t.Logf("%+v\n%+v", few, every)
+}

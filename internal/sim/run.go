@@ -103,8 +103,9 @@ func (r *run) finished(at int64) bool {
 func (r *run) instant() (happened bool, err error) {
 	w := r.w
 	for len(w.events) > 0 && w.events[0].at <= w.now {
-		happened = true
-		r.handle(w.events.pop())
+		e := w.events.pop()
+		happened = happened || r.matters(e)
+		r.handle(e)
 	}
 	for !r.ended && r.head.Arrival <= w.now {
 		happened = true
@@ -114,6 +115,14 @@ func (r *run) instant() (happened bool, err error) {
 		}
 	}
 	return happened, nil
+}
+
+// matters tells whether a policy is asked after an event. A sandbox that becomes
+// ready on a node in service while nobody waits moves from one count to another
+// and leaves the plan of package plan as it is until its next wake.
+func (r *run) matters(e event) bool {
+	w := r.w
+	return e.kind() != boxStarted || w.now >= w.still || w.waiting > 0 || w.nodes[w.boxes[e.index()].node].state != nodeReady
 }
 
 func (r *run) handle(e event) {

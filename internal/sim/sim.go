@@ -26,6 +26,7 @@ type Config struct {
 	Progress func(policy string, done float64)
 
 	after func(w *World) // between instants; for tests
+	every bool           // the planner is asked after every event; for tests
 }
 
 func (c *Config) poolNames() []string {
