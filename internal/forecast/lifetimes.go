@@ -21,9 +21,10 @@ type Lifetimes struct {
 	At time.Time         `json:"at"`
 	N  [lifeBins]float64 `json:"n"`
 
-	table [lifeBins]float64 // mean residual life by age, s
-	left  int               // look-ups before the table is made anew
-	made  int               // tables so far
+	means [lifeBins]time.Duration // mean residual life by age
+	until [lifeBins]time.Duration // upper edges of age
+	left  int                     // look-ups before the table is made anew
+	made  int                     // tables so far
 }
 
 func lifeBin(age time.Duration) int {
@@ -73,45 +74,41 @@ func (l *Lifetimes) Done(now time.Time, d time.Duration) {
 
 // Residual is the mean time that a task of this age goes on.
 func (l *Lifetimes) Residual(age time.Duration) time.Duration {
+	left, _ := l.Expect(age)
+	return left
+}
+
+// Expect is Residual, and the age before which it stays as it is.
+func (l *Lifetimes) Expect(age time.Duration) (left, until time.Duration) {
 	if l.left <= 0 {
 		var at, edge [lifeBins]float64
 		for i := range at {
 			at[i], edge[i] = math.Exp2((float64(i)+0.5)/lifeRate), lifeEdge(i)
 		}
-		for i := range l.table {
-			l.table[i] = l.residual(i, &at, &edge)
+		for i := range l.means {
+			l.means[i] = time.Duration(l.residual(i, &at, &edge) * float64(time.Second))
+			l.until[i] = time.Duration(edge[i] * float64(time.Second))
 		}
+		l.until[lifeBins-1] = math.MaxInt64
 		l.left = lifeKeep
 		l.made++
 	}
 	l.left--
-	return time.Duration(l.table[lifeBin(max(0, age))] * float64(time.Second))
+	i := lifeBin(max(0, age))
+	return l.means[i], l.until[i]
 }
 
 // Table is the number of the table that the last look-up was made in.
 func (l *Lifetimes) Table() int { return l.made }
 
 // Again tells whether n look-ups made in a table would give the same once more,
-// for tasks no older than Until said, and counts them when they would.
+// before the age that Expect gave, and counts them when they would.
 func (l *Lifetimes) Again(table, n int) bool {
 	if l.made != table || l.left < n {
 		return false
 	}
 	l.left -= n
 	return true
-}
-
-// Until is the age before which a task of this age is expected to go on as long
-// as now.
-func Until(age time.Duration) time.Duration {
-	if age < time.Second {
-		return time.Second
-	}
-	i := lifeBin(age) + 1
-	if i >= lifeBins {
-		return math.MaxInt64
-	}
-	return time.Duration([...]float64{1, oneThird, twoThirds}[i%3] * float64(int64(1)<<(i/3)*int64(time.Second)))
 }
 
 // residual is the mean residual life at the middle of a bin, in seconds; at are

@@ -119,6 +119,17 @@ func (o *Outlook) Rate(free, n int) float64 {
 	// The prior: geometric ranks with the mean of what was seen last.
 	mu := max(float64(o.Recent), o.Mean)
 	q := mu / (1 + mu)
-	from, to := float64(max(0, free)), float64(max(0, free+n))
-	return s + o.Prior*mu/o.Lead.Seconds()*(math.Pow(q, from)-math.Pow(q, to))
+	return s + o.Prior*mu/o.Lead.Seconds()*(power(q, max(0, free))-power(q, max(0, free+n)))
+}
+
+// power is x to the power of n.
+func power(x float64, n int) float64 {
+	p := 1.0
+	for ; n > 0; n >>= 1 {
+		if n&1 != 0 {
+			p *= x
+		}
+		x *= x
+	}
+	return p
 }

@@ -78,8 +78,8 @@ func (v *outlook) residual(now int64, w *World, i int32) time.Duration {
 	for _, k := range w.carried[int(i)*w.m.Slots:][:n.used] {
 		if b := &w.boxes[k]; b.state == boxRunning {
 			age := time.Duration(now-b.since) * time.Millisecond
-			r.is = max(r.is, v.lives.Residual(age))
-			r.until = min(r.until, now+int64((forecast.Until(age)-age)/time.Millisecond))
+			left, until := v.lives.Expect(age)
+			r.is, r.until = max(r.is, left), min(r.until, b.since+int64(until/time.Millisecond))
 		}
 	}
 	if r.table = v.lives.Table(); r.table != from {
