@@ -1,6 +1,7 @@
 package tune
 
 import (
+	"math"
 	"slices"
 	"time"
 
@@ -44,7 +45,7 @@ type knob struct {
 func knobs(share float64, most int) []knob {
 	return []knob{
 		// Of the share that may be late, so that there is room for bad days.
-		ladder([]float64{0.2 * share, 0.4 * share, 0.6 * share, 0.8 * share, share, 1.25 * share}, func(s *Setting) *float64 { return &s.LateShare }),
+		ladder(shares(share), func(s *Setting) *float64 { return &s.LateShare }),
 		ladder([]float64{60, 125, 250, 500, 1000}, func(s *Setting) *float64 { return &s.LatePriceMax }),
 		ladder([]float64{1, 2, 4, 8}, func(s *Setting) *float64 { return &s.KeepFactor }),
 		ladder(upTo([]int{0, 1, 2, 4, 8}, most), func(s *Setting) *int { return &s.Min }),
@@ -62,4 +63,14 @@ func upTo(values []int, most int) []int {
 		return values
 	}
 	return slices.DeleteFunc(values, func(v int) bool { return v > most })
+}
+
+// shares are the shares that the planner is told to aim for, where share may
+// be late.
+func shares(share float64) []float64 {
+	out := []float64{0.2, 0.4, 0.6, 0.8, 1, 1.25}
+	for i, part := range out {
+		out[i] = min(0.5, math.Round(part*share*1e6)/1e6)
+	}
+	return out
 }
