@@ -40,6 +40,7 @@ func (f *Fleet) validate(ps *problems) {
 	s.validateCapacity(ps)
 	ps.duration("spec.objective.startP99", s.Objective.StartP99, time.Millisecond, time.Hour, "")
 	ps.duration("spec.objective.reactWithin", s.Objective.ReactWithin, time.Millisecond, 24*time.Hour, "")
+	s.Scaling.validate(ps)
 	s.validateNodes(ps)
 	ps.real("spec.cost.nodeHourUSD", s.Cost.NodeHourUSD, 0, 1e6)
 	ps.real("spec.cost.budget.perHour", s.Cost.Budget.PerHour, 0, 1e9)
@@ -172,6 +173,14 @@ func (ps *problems) rule(field, cron, zone string) {
 	case err != nil:
 		ps.addf(sub(field, "cron"), "", "%s", err)
 	}
+}
+
+func (s *Scaling) validate(ps *problems) {
+	ps.real("spec.scaling.lateShare", s.LateShare, 0.0001, 0.5)
+	ps.real("spec.scaling.latePriceMax", s.LatePriceMax, 50, 100_000)
+	ps.real("spec.scaling.keepFactor", s.KeepFactor, 0.1, 100)
+	ps.real("spec.scaling.warmQuantile", s.WarmQuantile, 0.5, 0.9999)
+	ps.duration("spec.scaling.holdWarm", s.HoldWarm, time.Second, day, "")
 }
 
 func (s *FleetSpec) validateNodes(ps *problems) {

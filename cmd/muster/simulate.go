@@ -38,6 +38,8 @@ type simulateOptions struct {
 	nodeFailures, startFails  float64
 	stockOuts                 []string
 	seed                      uint64
+
+	own *ownHistory // instead of trace and fleet
 }
 
 func newSimulateCommand(s *shell) *cobra.Command {
@@ -69,13 +71,22 @@ Policies: ` + strings.Join(sim.Names(), ", ") + `.`,
 
 func (o *simulateOptions) addTo(c *cobra.Command) {
 	f := c.Flags()
-	f.StringVar(&o.trace, "trace", "", "`file` with the trace; - is standard input")
-	f.StringVar(&o.fleet, "fleet", "", "`file` with the Fleet whose bounds, floors and price muster has")
 	f.StringVar(&o.policy, "policy", "", "the `policy` to simulate (default: all)")
 	f.StringSliceVar(&o.compare, "compare", nil, "further `policies` to set beside it; all: every one")
 	f.BoolVar(&o.json, "json", false, "print one JSON array, an object for each policy; as -o json")
 	o.output = addOutput(c, formatTable, formatJSON, formatYAML)
 	f.StringVar(&o.report, "report", "", "write a page for people to this `file`")
+	f.StringVar(&o.hold, "hold", "", "`seconds` the rivals keep an empty node (default: one boot)")
+	_ = c.RegisterFlagCompletionFunc("policy", cobra.FixedCompletions(sim.Names(), cobra.ShellCompDirectiveNoFileComp))
+	_ = c.RegisterFlagCompletionFunc("compare", cobra.FixedCompletions(sim.Names(), cobra.ShellCompDirectiveNoFileComp))
+	o.addWorldTo(c)
+}
+
+// addWorldTo adds the flags that say what load there is, and in which world.
+func (o *simulateOptions) addWorldTo(c *cobra.Command) {
+	f := c.Flags()
+	f.StringVar(&o.trace, "trace", "", "`file` with the trace; - is standard input")
+	f.StringVar(&o.fleet, "fleet", "", "`file` with the Fleet whose bounds, floors and price muster has")
 	f.StringVar(&o.from, "from", "", "leave out tasks that arrive before this `time`")
 	f.StringVar(&o.to, "to", "", "leave out tasks that arrive at or after this `time`; the window ends there")
 	f.StringVar(&o.warmup, "warmup-until", "", "until this `time` the fleet only warms up: nothing is counted")
@@ -88,14 +99,11 @@ func (o *simulateOptions) addTo(c *cobra.Command) {
 	f.IntVar(&o.slots, "slots", sim.DefaultSlots, "sandboxes on a node")
 	f.IntVar(&o.maxNodes, "max-nodes", 0, "most nodes at once; 0: no bound")
 	f.StringVar(&o.minBill, "min-bill", "60", "`seconds` a node is billed for at least")
-	f.StringVar(&o.hold, "hold", "", "`seconds` the rivals keep an empty node (default: one boot)")
 	f.Float64Var(&o.price, "node-hour-usd", 0, "price of a node for an hour (default: the fleet's, else 0.40)")
 	f.Float64Var(&o.nodeFailures, "node-failures", 0, "ready nodes that die, per node-hour; their tasks begin again")
 	f.Float64Var(&o.startFails, "start-failures", 0, "share of sandbox starts that fail")
 	f.StringArrayVar(&o.stockOuts, "stock-out", nil, "`TIME/LENGTH` in which no node is to be had, as 2026-03-02T09:00:00Z/30m; may be repeated")
 	f.Uint64Var(&o.seed, "seed", 1, "of all that is random: the same seed gives the same result")
-	_ = c.RegisterFlagCompletionFunc("policy", cobra.FixedCompletions(sim.Names(), cobra.ShellCompDirectiveNoFileComp))
-	_ = c.RegisterFlagCompletionFunc("compare", cobra.FixedCompletions(sim.Names(), cobra.ShellCompDirectiveNoFileComp))
 }
 
 // buckets is into how many parts the window of a report is divided.
@@ -195,10 +203,14 @@ func (o *simulateOptions) config(s *shell, bar *progress) (sim.Config, error) {
 		return c, err
 	}
 	var first string
-	if o.fleet != "" {
-		if first, err = o.readFleet(&c); err != nil {
-			return c, err
-		}
+	switch {
+	case o.fleet != "":
+		first, err = o.readFleet(&c)
+	case o.own != nil:
+		first, err = useFleet(&c, o.own.fleet)
+	}
+	if err != nil {
+		return c, err
 	}
 	if o.price > 0 {
 		c.Model.NodeHour = microUSD(o.price)

@@ -23,6 +23,10 @@ const (
 
 // openTrace checks the trace and makes it the source of the simulation.
 func (o *simulateOptions) openTrace(s *shell, bar *progress, c *sim.Config, sel trace.Selection) error {
+	if o.own != nil {
+		c.Pools = o.own.templates
+		return o.multiply(c, trace.Select(o.own.rows, sel), sel)
+	}
 	if o.trace == "" {
 		return usageError("--trace is missing: name a CSV file of arrival_unix_seconds,duration_seconds")
 	}
@@ -63,6 +67,11 @@ func (o *simulateOptions) openTrace(s *shell, bar *progress, c *sim.Config, sel 
 			return err
 		}
 	}
+	return o.multiply(c, chosen, sel)
+}
+
+// multiply makes the load of a larger fleet of what was chosen.
+func (o *simulateOptions) multiply(c *sim.Config, chosen trace.Source, sel trace.Selection) error {
 	jitter, err := sim.ParseSeconds(o.jitter)
 	if err != nil {
 		return usageError("--jitter: %v", err)
@@ -124,8 +133,7 @@ func (o *simulateOptions) pools(src trace.Source, whole bool, classes *trace.Cla
 	return classes.Names, nil
 }
 
-// readFleet takes over what a Fleet says of sizing, and returns the name of
-// its first template.
+// readFleet reads the Fleet of --fleet and uses it.
 func (o *simulateOptions) readFleet(c *sim.Config) (string, error) {
 	b, err := os.ReadFile(o.fleet)
 	if err != nil {
@@ -135,9 +143,19 @@ func (o *simulateOptions) readFleet(c *sim.Config) (string, error) {
 	if err != nil {
 		return "", usageError("--fleet %s: %v", o.fleet, err)
 	}
-	spec, err := controlSpec(f)
+	first, err := useFleet(c, f)
 	if err != nil {
 		return "", usageError("--fleet %s: %v", o.fleet, err)
+	}
+	return first, nil
+}
+
+// useFleet takes over what a Fleet says of sizing, and returns the name of its
+// first template.
+func useFleet(c *sim.Config, f *v1alpha1.Fleet) (string, error) {
+	spec, err := controlSpec(f)
+	if err != nil {
+		return "", err
 	}
 	p := spec.Policy
 	p.Templates = map[string]plan.TemplatePolicy{}

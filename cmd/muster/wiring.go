@@ -16,6 +16,7 @@ import (
 	"muster.dev/muster/internal/control"
 	"muster.dev/muster/internal/fleet"
 	"muster.dev/muster/internal/nodes/host"
+	"muster.dev/muster/internal/plan"
 	"muster.dev/muster/internal/sandbox/image"
 	"muster.dev/muster/internal/sandbox/oci"
 	"muster.dev/muster/internal/schedule"
@@ -168,11 +169,25 @@ func controlSpec(f *v1alpha1.Fleet) (control.Spec, error) {
 	if s.Policy.Objective, err = duration("spec.objective.startP99", f.Spec.Objective.StartP99); err != nil {
 		return s, err
 	}
+	if err = scaling(f, &s.Policy); err != nil {
+		return s, err
+	}
 	if s.Retention, err = duration("spec.retention.tasks", f.Spec.Retention.Tasks); err != nil {
 		return s, err
 	}
 	s.Floors, err = floors(f)
 	return s, err
+}
+
+// scaling is how a fleet weighs money against waiting; zero is the planner's
+// default.
+func scaling(f *v1alpha1.Fleet, p *plan.Policy) error {
+	c := &f.Spec.Scaling
+	p.Nodes.LateShare, p.Nodes.PriceMax, p.Nodes.Keep = c.LateShare, c.LatePriceMax, c.KeepFactor
+	p.Quantile = c.WarmQuantile
+	var err error
+	p.HoldWarm, err = duration("spec.scaling.holdWarm", c.HoldWarm)
+	return err
 }
 
 func hostNode(c daemonConfig) (*host.Nodes, error) {

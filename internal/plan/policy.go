@@ -92,6 +92,9 @@ type NodePolicy struct {
 	PriceMax  float64 `json:"priceMax"`
 	Gain      float64 `json:"gain"`
 	Keep      float64 `json:"keep"`
+	// NoFill leaves the free slots of paid nodes empty: to measure what keeping
+	// them warm is worth.
+	NoFill bool `json:"noFill,omitempty"`
 }
 
 // WithDefaults fills in what was left out.

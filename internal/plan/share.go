@@ -103,7 +103,7 @@ func (d *decision) grantAll() {
 // sandboxes of the pool that most tasks come for: a task then starts at once on
 // the node it fits best.
 func (d *decision) fill() {
-	if !d.p.Nodes.Scalable || d.signal != "" {
+	if !d.p.Nodes.Scalable || d.p.Nodes.NoFill || d.signal != "" {
 		return
 	}
 	free := 0

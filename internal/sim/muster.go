@@ -113,6 +113,11 @@ func (m *planner) Begin(w *World) {
 func (m *planner) Decide(now int64, w *World) int64 {
 	at := clock(now)
 	m.observe(now, at, w)
+	return m.decide(now, at, w)
+}
+
+// decide is one decision on what was observed, applied.
+func (m *planner) decide(now int64, at time.Time, w *World) int64 {
 	var p *plan.Plan
 	p, m.s = m.decider.Decide(at, &m.o, &m.c.Policy, m.s)
 	again := false

@@ -52,6 +52,7 @@ type Result struct {
 	Launches     int     `json:"launches"` // of nodes
 	PeakNodes    int     `json:"peak_nodes"`
 
+	Late    float64 `json:"-"` // share of waits above the objective of Config.Muster
 	Lost    int64   `json:"-"` // tasks begun again because a node died
 	MaxWait float64 `json:"-"` // seconds
 	Series  *Series `json:"-"`
@@ -136,6 +137,7 @@ func (c *Config) result(s *Survey, name string, w *World, series *Series) Result
 		WaitP999: h.quantile(0.999), ShareOver10s: h.share(h.over10), ShareOver60s: h.share(h.over60),
 		Launches: w.bill.launches, PeakNodes: w.bill.peak, Lost: w.lost, MaxWait: float64(h.most) / 1000, Series: series,
 	}
+	r.Late = h.share(h.above(c.Muster.Policy.WithDefaults().Objective.Milliseconds()))
 	c.price(&r, s, w.bill.millis)
 	return r
 }

@@ -55,6 +55,24 @@ func (w *Waits) quantile(q float64) float64 {
 	return 0
 }
 
+// above counts the waits of more than ms milliseconds, to the step.
+func (w *Waits) above(ms int64) int64 {
+	n := w.n
+	for i, c := range &w.fine {
+		if int64(i) > ms/binMillis {
+			return n
+		}
+		n -= c
+	}
+	for i, c := range &w.coarse {
+		if fineTop*math.Pow(growth, float64(i)) > float64(ms) {
+			break
+		}
+		n -= c
+	}
+	return n
+}
+
 // share is part of all, 0 of nothing.
 func (w *Waits) share(part int64) float64 {
 	if w.n == 0 {
