@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Constants of Ranks. They are round numbers on a plateau: halving or doubling
-// any of them moves the cost of the traces in docs/policy.md by less than 1 %.
+// Constants of Ranks. They are round numbers; docs/policy.md says what halving
+// or doubling them does.
 const (
 	rateTau    = 450.0           // s, memory of the arrival rate
 	ranksHalf  = 7 * 24 * 3600.0 // s, half-life of what was learned
@@ -29,7 +29,7 @@ const (
 // arrivals within the last lead time, and in the fine one also the arrival
 // rate. A context seen for a short time only leans on the coarser one, and that
 // on a geometric prior. What was learned is forgotten with a half-life of a
-// day. An observation costs O(arrivals), an outlook O(1).
+// week. An observation costs O(arrivals), an outlook O(1).
 //
 // The zero value has seen nothing. It encodes as JSON of at most about 300 kB.
 type Ranks struct {
