@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Constants of Ranks. They are round numbers on a plateau: halving or doubling
-// any of them moves the cost of the traces in docs/policy.md by less than 1 %.
+// Constants of Ranks. They are round numbers; docs/policy.md says what halving
+// or doubling them does.
 const (
 	rateTau    = 450.0           // s, memory of the arrival rate
 	ranksHalf  = 7 * 24 * 3600.0 // s, half-life of what was learned
