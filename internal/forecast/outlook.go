@@ -107,11 +107,12 @@ func (o *Outlook) Rate(free, n int) float64 {
 	if i > 1 && lowRank(i) > x { // rounded
 		i--
 	}
-	for lo, hi := lowRank(i), 0.0; i <= len(o.Rates) && lo < y; i, lo = i+1, hi {
-		hi = lowRank(i + 1)
+	for lo := lowRank(i); i <= len(o.Rates) && lo < y; i++ {
+		hi := lowRank(i + 1)
 		if v := o.Rates[i-1]; v > 0 {
 			s += float64(v) * max(0, min(hi, y)-max(lo, x)) / (hi - lo)
 		}
+		lo = hi
 	}
 	if o.Prior < 1e-4 || o.Lead <= 0 {
 		return s
