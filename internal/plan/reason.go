@@ -165,21 +165,21 @@ func (r Reason) Sentence() string {
 		s = fmt.Sprintf("replacing %d of %d ready: %s; the new one is made first", n.Count, n.Ready, or(r.Detail, "stale"))
 		return r.bounded(s)
 	case CauseBreaker:
-		s = fmt.Sprintf("%d starts failed in a row; next try in %s; %s", n.Failures, short(n.Wait), waiting(n))
+		s = fmt.Sprintf("%s failed in a row; next try in %s; %s", starts(n), short(n.Wait), waiting(n))
 	case CauseProbe:
-		s = fmt.Sprintf("%d starts failed in a row; one probe start; %s", n.Failures, waiting(n))
+		s = fmt.Sprintf("%s failed in a row; one probe start; %s", starts(n), waiting(n))
 	case CauseCapacity:
 		s = fmt.Sprintf("%s; %d more wanted than fit", stock(n), n.Count)
 	case CauseBudget:
 		s = n.verdict()
 	case CauseNoTemplate:
-		s = fmt.Sprintf("%d tasks wait for a template that the fleet no longer has", n.Backlog)
+		s = fmt.Sprintf("%s for a template that the fleet no longer has", tasksWait(n))
 	case CauseReclaim:
 		s = fmt.Sprintf("draining %d idle to make room for waiting tasks", n.Count)
 	case CauseUndrain:
 		s = fmt.Sprintf("taking back %d that were draining in place of starting others; %s", n.Count, stock(n))
 	case CauseGiveUp:
-		s = fmt.Sprintf("%d starts failed and none ever succeeded: failing %d waiting tasks", n.Failures, n.Backlog)
+		s = fmt.Sprintf("%s failed and none ever succeeded: failing what waits: %s", starts(n), plural(n.Backlog, "task", "tasks"))
 	case CauseUnfit:
 		s = fmt.Sprintf("taking 1 of %d ready out of dispatch", n.Ready)
 	default:
@@ -196,7 +196,7 @@ func (r Reason) supplySentence() string {
 	var b strings.Builder
 	switch r.Cause {
 	case CauseDemand:
-		fmt.Fprintf(&b, "%d tasks wait; ", n.Backlog)
+		fmt.Fprintf(&b, "%s; ", tasksWait(n))
 	case CauseBurst:
 		b.WriteString("burst: the stock empties within a lead time; ")
 	case CauseFloor:
@@ -236,8 +236,12 @@ func waiting(n Numbers) string {
 	if n.Backlog == 0 {
 		return "no task waits"
 	}
-	return fmt.Sprintf("%d tasks wait, the oldest for %s", n.Backlog, short(n.OldestAge))
+	return fmt.Sprintf("%s, the oldest for %s", tasksWait(n), short(n.OldestAge))
 }
+
+func tasksWait(n Numbers) string { return plural(n.Backlog, "task waits", "tasks wait") }
+
+func starts(n Numbers) string { return plural(n.Failures, "start", "starts") }
 
 func or(s, other string) string {
 	if s != "" {
