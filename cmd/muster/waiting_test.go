@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,7 +18,8 @@ import (
 func TestWaitingIsExplained(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
-		view := v1alpha1.TaskView{State: fleet.TaskQueued}
+		var view atomic.Pointer[v1alpha1.TaskView] // the teller reads it meanwhile
+		view.Store(&v1alpha1.TaskView{State: fleet.TaskQueued})
 		reasons := []struct {
 			until time.Duration
 			text  string
@@ -30,11 +32,11 @@ func TestWaitingIsExplained(t *testing.T) {
 		}
 		var told []time.Duration
 		w := waitTeller{
-			task: func(context.Context) (v1alpha1.TaskView, error) { return view, nil },
+			task: func(context.Context) (v1alpha1.TaskView, error) { return *view.Load(), nil },
 			explain: func(context.Context) (v1alpha1.ExplanationView, error) {
 				for _, r := range reasons {
 					if time.Since(began) < r.until {
-						return v1alpha1.ExplanationView{Task: &view, Summary: r.text}, nil
+						return v1alpha1.ExplanationView{Task: view.Load(), Summary: r.text}, nil
 					}
 				}
 				return v1alpha1.ExplanationView{}, errors.New("no reason left")
@@ -50,7 +52,7 @@ func TestWaitingIsExplained(t *testing.T) {
 		if !slices.Equal(told, want) {
 			t.Errorf("told at %v, want %v", told, want)
 		}
-		view = v1alpha1.TaskView{State: fleet.TaskRunning}
+		view.Store(&v1alpha1.TaskView{State: fleet.TaskRunning})
 		time.Sleep(5 * time.Minute)
 		synctest.Wait()
 		if !slices.Equal(told, want) {
