@@ -35,15 +35,3 @@ func TestReadTrace(t *testing.T) {
 		t.Errorf("a file that was cut: %v", err)
 	}
 }
-
-func FuzzTraceRow(f *testing.F) {
-	for _, s := range []string{"1,2", "1,2,x", "1e10,0.5", "NaN,1", "1,-1", "1,2,3,4", ""} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, text string) {
-		at, length, err := traceRow(text)
-		if err == nil && (at.Unix() < 0 || length < 0) {
-			t.Errorf("%q: %v, %v", text, at, length)
-		}
-	})
-}
