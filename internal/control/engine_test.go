@@ -42,6 +42,26 @@ func TestBurstFromAnEmptyPool(t *testing.T) {
 	})
 }
 
+// TestExplainNamesTheBoundOfBefore: a task that becomes due while the fleet is
+// full waited for that, though the fleet said so long before.
+func TestExplainNamesTheBoundOfBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, fake.Options{Lead: lead(time.Second), Script: busy(10 * time.Minute)})
+		w.spec.Policy.Max = 2
+		w.up()
+		sleep(time.Second)
+		w.submit(3)
+		sleep(5 * time.Minute)
+		last := w.submit(1)[0]
+		sleep(16 * time.Minute)
+		x, err := w.engine.ExplainTask(t.Context(), last.ID)
+		if err != nil || !strings.Contains(x.Summary, "cap binds since 00:00:") || !strings.Contains(x.Summary, "capacity.sandboxes.max = 2") {
+			t.Errorf("explanation %q, %v", x.Summary, err)
+		}
+		w.end()
+	})
+}
+
 func TestWarmPoolServesAtOnceAndIsRefilled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, fake.Options{Lead: lead(time.Second), Script: busy(10 * time.Second)})

@@ -48,13 +48,40 @@ func (e *Engine) around(ctx context.Context, t *fleet.Task) ([]fleet.Event, erro
 	if err != nil {
 		return nil, fmt.Errorf("read the events of pool %s: %w", t.Spec.Pool, err)
 	}
-	var out []fleet.Event
+	out, err := e.troubleAt(ctx, t)
+	if err != nil {
+		return nil, err
+	}
 	for _, ev := range all {
 		if ev.Pool == t.Spec.Pool && !ev.At.After(until) {
 			out = append(out, ev)
 		}
 	}
 	return out, nil
+}
+
+// troubleAt is what bound the task's pool when it became due: a trouble is said
+// once, when it begins, which may be long before.
+func (e *Engine) troubleAt(ctx context.Context, t *fleet.Task) ([]fleet.Event, error) {
+	kinds := []string{"recovered"}
+	for _, kind := range eventKinds {
+		kinds = append(kinds, kind)
+	}
+	found, err := e.c.Store.Events(ctx, fleet.EventFilter{Since: t.DueAt.Add(-24 * time.Hour), Layer: "sandboxes", Kinds: kinds, Limit: 1000, Last: true})
+	if err != nil {
+		return nil, fmt.Errorf("read the troubles of pool %s: %w", t.Spec.Pool, err)
+	}
+	var last []fleet.Event
+	for i, ev := range found {
+		if ev.Pool != t.Spec.Pool || !ev.At.Before(t.DueAt) {
+			continue
+		}
+		last = nil
+		if ev.Kind != "recovered" {
+			last = found[i : i+1 : i+1]
+		}
+	}
+	return last, nil
 }
 
 // merge orders two lists of events by their sequence.
@@ -100,6 +127,10 @@ func coldCause(t *fleet.Task, around []fleet.Event) string {
 	var parts []string
 	for _, ev := range around {
 		n := ev.Numbers
+		if ev.At.Before(t.DueAt) { // see troubleAt
+			parts = append(parts, fmt.Sprintf("%s since %s: %s", strings.ReplaceAll(ev.Kind, "_", " "), clockTime(ev.At), ev.Reason))
+			continue
+		}
 		switch ev.Kind {
 		case "scale_out", "cap_binds", "budget_binds", "breaker_open", "signals_missing":
 			if len(parts) == 0 {
