@@ -125,6 +125,7 @@ func TestBrokenTemplateBurnsLittleAndTellsItsTasks(t *testing.T) {
 			return &fleet.ReasonError{Reason: fleet.ReasonPrepare, Err: errors.New("npm ci: exit code 1")}
 		}})
 		w.up()
+		sleep(2 * time.Second) // so that the tasks are seen to arrive, as a burst
 		tasks := w.submit(20)
 		sleep(10 * time.Minute)
 		c := w.boxes.Counts()

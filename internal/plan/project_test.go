@@ -42,3 +42,20 @@ func TestObjectiveProjectedForward(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// TestRule06UnprovenStartsWhatIsNeeded: a template that never started gets no
+// warm stock, however large the burst: it may be broken.
+func TestRule06UnprovenStartsWhatIsNeeded(t *testing.T) {
+	for proven, most := range map[bool]int{false: 20, true: 200} {
+		var s State
+		o := observation(t0, pool("default", func(p *Pool) { p.Proven = proven }))
+		_, s = Decide(t0, o, policy(), s)
+		o.Queues[0].AsOf = t0.Add(time.Second)
+		o.backlog(20)
+		o.Queues[0].Pools[0].Arrived = 20
+		plan, _ := Decide(t0.Add(time.Second), o, policy(), s)
+		if n := count(plan, StartSandboxes, ""); n < 20 || n > most || proven && n == 20 {
+			t.Errorf("proven %v: a burst of 20 starts %d", proven, n)
+		}
+	}
+}

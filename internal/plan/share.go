@@ -227,6 +227,11 @@ func (d *decision) takeBack(w *work, n int) {
 
 // guard holds starts back where the breaker says so.
 func (d *decision) guard(w *work) {
+	if w.o.Revision != "" && !w.o.Proven && w.o.Started == 0 && w.o.Ready+w.o.Running == 0 {
+		// Whether it starts at all is not known yet: only what waits and what
+		// has to be there tries.
+		w.starts = min(w.starts, max(w.urgent(), w.floor-w.idle()))
+	}
 	b := &w.s.Breaker
 	if b.Failures == 0 {
 		return
