@@ -110,7 +110,7 @@ func (e *Engine) forget() {
 func (e *Engine) load(ctx context.Context) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for key, to := range map[string]any{settingState: e.state, settingPools: &e.pools, settingSpend: &e.spend} {
+	for key, to := range map[string]any{settingState: e.state, settingPools: &e.pools, settingSpend: &e.spend, settingLayer: &e.layer} {
 		b, err := e.c.Store.Setting(ctx, key)
 		if err != nil {
 			return fmt.Errorf("read %s: %w", key, err)
@@ -130,7 +130,8 @@ func (e *Engine) load(ctx context.Context) error {
 			delete(e.pools, key)
 		}
 	}
-	return e.loadLayer(ctx)
+	e.layer.restart()
+	return nil
 }
 
 // save keeps the measurements.

@@ -108,24 +108,6 @@ func (l *layer) restart() {
 // elastic tells a fleet whose nodes come and go.
 func (s *Spec) elastic() bool { return s.Policy.Nodes.Scalable }
 
-// loadLayer reads what an earlier process measured; what cannot be read is
-// measured anew. The lock is held.
-func (e *Engine) loadLayer(ctx context.Context) error {
-	b, err := e.c.Store.Setting(ctx, settingLayer)
-	if err != nil {
-		return fmt.Errorf("read %s: %w", settingLayer, err)
-	}
-	if b == nil {
-		return nil
-	}
-	if err := json.Unmarshal(b, &e.layer); err != nil {
-		e.layer = layer{}
-		e.c.Logger.Warn("measurements of an earlier process cannot be read; beginning anew", "setting", settingLayer, "error", err)
-	}
-	e.layer.restart()
-	return nil
-}
-
 // saveLayer keeps what was measured of an elastic fleet.
 func (e *Engine) saveLayer(ctx context.Context) error {
 	e.mu.Lock()
