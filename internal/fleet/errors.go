@@ -20,6 +20,9 @@ var (
 	// ErrUnavailable: the dependency could not be reached or read; retrying
 	// later may help. Never to be read as zero.
 	ErrUnavailable = errors.New("unavailable")
+	// ErrDenied: the dependency refuses our credentials; retrying helps once they
+	// are mended. Never to be read as zero.
+	ErrDenied = errors.New("denied")
 	// ErrFull: a bound was reached (queue length, disk); retry later.
 	ErrFull = errors.New("full")
 	// ErrCorrupt: stored data cannot be trusted; nothing was overwritten.
