@@ -40,16 +40,6 @@ type FleetSpec struct {
 	Retention Retention  `json:"retention,omitempty"`
 }
 
-// Queue says where tasks come from.
-type Queue struct {
-	Type string `json:"type,omitempty" enum:"embedded"` // embedded (default)
-	// MaxBacklog bounds waiting tasks; submission beyond it is refused with
-	// 429. Default 1,000,000.
-	MaxBacklog int `json:"maxBacklog,omitempty" minimum:"1" maximum:"10000000"`
-	// Visibility is how long a lease holds without being extended. Default 30s.
-	Visibility string `json:"visibility,omitempty"`
-}
-
 // Template is what a sandbox is made from.
 type Template struct {
 	Name      string            `json:"name"`

@@ -33,9 +33,7 @@ func (f *Fleet) validate(ps *problems) {
 	ps.name("metadata.name", f.Metadata.Name)
 	ps.labels("metadata.labels", f.Metadata.Labels)
 	s := &f.Spec
-	ps.oneOf("spec.queue.type", s.Queue.Type, "embedded")
-	ps.whole("spec.queue.maxBacklog", s.Queue.MaxBacklog, 1, 10_000_000)
-	ps.duration("spec.queue.visibility", s.Queue.Visibility, 5*time.Second, 12*time.Hour, "")
+	s.Queue.validate(ps, "spec.queue")
 	s.validateTemplates(ps)
 	s.validateCapacity(ps)
 	ps.duration("spec.objective.startP99", s.Objective.StartP99, time.Millisecond, time.Hour, "")

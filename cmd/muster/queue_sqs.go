@@ -1,0 +1,13 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	"muster.dev/muster/api/v1alpha1"
+	"muster.dev/muster/internal/fleet"
+)
+
+func openSQS(context.Context, *v1alpha1.SQSQueue, queueOptions) (fleet.Source, error) {
+	return nil, errors.ErrUnsupported
+}
