@@ -167,6 +167,30 @@ type Journal interface {
 	WakeEvents() (wake <-chan struct{}, release func())
 }
 
+// HeldMessage is a message of an outside queue that became a task and is not
+// settled there yet.
+type HeldMessage struct {
+	Task    TaskID
+	Queue   string    // Origin.Queue
+	Message string    // Origin.Message
+	Receipt string    // of its newest delivery
+	State   TaskState // of the task; only read, never written
+}
+
+// Messages keeps which messages are held. A task that is submitted with an
+// Origin holds its message from that moment on, in one step, under
+// Task.Receipt. A task that is pruned holds nothing.
+type Messages interface {
+	// HeldMessages lists what is held of a queue, by task.
+	HeldMessages(ctx context.Context, queue string) ([]HeldMessage, error)
+	// HoldMessage writes the message of a task anew, after another delivery;
+	// ErrNotFound when there is no such task.
+	HoldMessage(ctx context.Context, m HeldMessage) error
+	// ReleaseMessage forgets the message of a task, which is settled; it is no
+	// error when none is held.
+	ReleaseMessage(ctx context.Context, id TaskID) error
+}
+
 // Schedule submits a task at the times of a cron expression.
 type Schedule struct {
 	Name      string    `json:"name"`
@@ -198,6 +222,7 @@ type Settings interface {
 // Store is everything a control plane keeps.
 type Store interface {
 	Tasks
+	Messages
 	SandboxRecords
 	Journal
 	Schedules

@@ -111,6 +111,14 @@ type TaskSpec struct {
 	Webhook        string            `json:"webhook,omitempty"`
 	IdempotencyKey string            `json:"idempotencyKey,omitempty"`
 	NotBefore      time.Time         `json:"notBefore,omitzero"` // delayed start
+	Origin         *Origin           `json:"origin,omitempty"`   // nil: submitted to us
+}
+
+// Origin is the message of an outside queue that a task was made from.
+type Origin struct {
+	Queue   string    `json:"queue"`       // its name in the fleet
+	Message string    `json:"message"`     // the backend's name for it, or a digest of its content where it gives none
+	At      time.Time `json:"at,omitzero"` // enqueued there; zero where it cannot be told
 }
 
 // Phases are the durations of a task's parts, in nanoseconds; zero where a
@@ -180,6 +188,9 @@ type Task struct {
 	Result   Result    `json:"result"`
 	Cancel   bool      `json:"cancel,omitempty"` // cancellation asked for
 	CancelBy string    `json:"cancelBy,omitempty"`
+	// Receipt is that of the message the task was made from. It is there to be
+	// submitted; what is read has none.
+	Receipt string `json:"-"`
 
 	SubmittedAt time.Time `json:"submittedAt"`
 	DueAt       time.Time `json:"dueAt"` // SubmittedAt, NotBefore or the end of a back-off

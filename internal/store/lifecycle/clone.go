@@ -19,6 +19,10 @@ func CloneTask(t fleet.Task) fleet.Task {
 		r := *s.Repo
 		s.Repo = &r
 	}
+	if s.Origin != nil {
+		o := *s.Origin
+		s.Origin = &o
+	}
 	t.Result.Artifacts = slices.Clone(t.Result.Artifacts)
 	return t
 }

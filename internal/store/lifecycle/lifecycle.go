@@ -31,7 +31,7 @@ func Submitted(t fleet.Task, now time.Time) (fleet.Task, error) {
 	if t.State != "" && t.State != fleet.TaskQueued {
 		return fleet.Task{}, fmt.Errorf("task %s is %s: only queued tasks can be submitted: %w", t.ID, t.State, fleet.ErrInvalid)
 	}
-	n := fleet.Task{ID: t.ID, Spec: t.Spec, State: fleet.TaskQueued, SubmittedAt: Clean(t.SubmittedAt)}
+	n := fleet.Task{ID: t.ID, Spec: t.Spec, State: fleet.TaskQueued, SubmittedAt: Clean(t.SubmittedAt), Receipt: t.Receipt}
 	n.Spec.NotBefore = Clean(n.Spec.NotBefore)
 	if n.Spec.Tenant == "" {
 		n.Spec.Tenant = "default"
@@ -51,7 +51,7 @@ func Submitted(t fleet.Task, now time.Time) (fleet.Task, error) {
 // write it relative to the moment of submission ("+10m"), so an honest repeat
 // differs in it.
 func Digest(s fleet.TaskSpec) ([]byte, error) {
-	s.NotBefore = time.Time{}
+	s.NotBefore, s.Origin = time.Time{}, nil
 	if s.Tenant == "" {
 		s.Tenant = "default"
 	}

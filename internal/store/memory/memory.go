@@ -37,6 +37,7 @@ type Store struct {
 	watchers  map[chan struct{}]struct{}
 	schedules map[string]fleet.Schedule
 	settings  map[string][]byte
+	messages  map[fleet.TaskID]fleet.HeldMessage
 	faults    map[string]*fault
 }
 
@@ -81,7 +82,7 @@ func New(o Options) *Store {
 		tasks: map[fleet.TaskID]*entry{}, keys: map[key]fleet.TaskID{},
 		arrived: map[fleet.PoolKey]int64{}, sandboxes: map[fleet.SandboxID]fleet.Sandbox{},
 		watchers: map[chan struct{}]struct{}{}, schedules: map[string]fleet.Schedule{},
-		settings: map[string][]byte{}, policies: map[string][]byte{}, faults: map[string]*fault{},
+		settings: map[string][]byte{}, policies: map[string][]byte{}, messages: map[fleet.TaskID]fleet.HeldMessage{}, faults: map[string]*fault{},
 	}
 }
 

@@ -30,6 +30,7 @@ func (s *Store) Submit(ctx context.Context, tasks []fleet.Task) ([]fleet.Task, e
 			fresh = append(fresh, e)
 		}
 		out[i] = lifecycle.CloneTask(e.task)
+		out[i].Receipt = ""
 	}
 	if b := s.opt.MaxBacklog; b > 0 && len(fresh) > 0 && s.waiting()+len(fresh) > b {
 		return nil, fmt.Errorf("submit: %d tasks wait and the queue is bounded to %d (spec.queue.maxBacklog): %w", s.waiting(), b, fleet.ErrFull)
@@ -42,6 +43,10 @@ func (s *Store) Submit(ctx context.Context, tasks []fleet.Task) ([]fleet.Task, e
 			s.keys[key{e.task.Spec.Tenant, k}] = e.task.ID
 		}
 		s.arrived[e.task.Spec.Pool]++
+		if o := e.task.Spec.Origin; o != nil {
+			s.messages[e.task.ID] = fleet.HeldMessage{Task: e.task.ID, Queue: o.Queue, Message: o.Message, Receipt: e.task.Receipt}
+			e.task.Receipt = ""
+		}
 	}
 	s.notify()
 	return out, nil
@@ -259,6 +264,7 @@ func (s *Store) Prune(ctx context.Context, before time.Time, limit int) ([]fleet
 	out := []fleet.TaskID{}
 	for _, t := range old[:min(len(old), lifecycle.Limit(limit))] {
 		delete(s.tasks, t.ID)
+		delete(s.messages, t.ID)
 		delete(s.keys, key{t.Spec.Tenant, t.Spec.IdempotencyKey})
 		out = append(out, t.ID)
 	}

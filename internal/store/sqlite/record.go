@@ -92,6 +92,11 @@ func (r *record) insert(t *tx, digest []byte) error {
 	if _, err := t.exec("INSERT INTO specs (seq, spec) VALUES (?, ?)", r.seq, string(spec)); err != nil {
 		return err
 	}
+	if o := r.Spec.Origin; o != nil {
+		if err := t.hold(fleet.HeldMessage{Task: r.ID, Queue: o.Queue, Message: o.Message, Receipt: r.Receipt}); err != nil {
+			return err
+		}
+	}
 	for k, v := range r.Spec.Labels {
 		if _, err := t.exec("INSERT INTO labels (key, value, task) VALUES (?, ?, ?)", k, v, string(r.ID)); err != nil {
 			return err

@@ -128,6 +128,11 @@ func (db *DB) delete(t *tx, r record) error {
 			return err
 		}
 	}
+	if r.Spec.Origin != nil {
+		if _, err := t.exec("DELETE FROM messages WHERE task = ?", string(r.ID)); err != nil {
+			return err
+		}
+	}
 	for _, q := range []string{"DELETE FROM specs WHERE seq = ?", "DELETE FROM tasks WHERE seq = ?"} {
 		if _, err := t.exec(q, r.seq); err != nil {
 			return err

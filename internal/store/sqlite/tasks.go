@@ -60,6 +60,7 @@ func (db *DB) submit(t *tx, fresh []fleet.Task, digests [][]byte) ([]fleet.Task,
 			return nil, fmt.Errorf("task %s: %w", r.ID, err)
 		}
 		added = append(added, r)
+		task.Receipt = ""
 		out[i] = task
 	}
 	arrived := map[fleet.PoolKey]int64{}

@@ -53,6 +53,7 @@ func Run(t *testing.T, open Factory) {
 		{"dead", Options{}, testDead},
 		{"webhooks", Options{}, testWebhooks},
 		{"prune", Options{}, testPrune},
+		{"messages", Options{}, testMessages},
 		{"list", Options{}, testList},
 		{"sandboxes", Options{}, testSandboxes},
 		{"a claim is not written over", Options{}, testOverlook},
