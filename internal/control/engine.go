@@ -18,9 +18,10 @@ type Engine struct {
 	registry *dispatch.Registry
 	dispatch *dispatch.Dispatcher
 	started  time.Time
-	wake     chan struct{} // to decide soon
-	leasing  chan struct{} // the dispatcher's share of the queue's wakes
-	slots    chan struct{} // one for every start under way
+	wake     chan struct{}               // to decide soon
+	read     map[string]fleet.QueueStats // last good reading of each queue
+	leasing  chan struct{}               // the dispatcher's share of the queue's wakes
+	slots    chan struct{}               // one for every start under way
 	events   *scribe
 	wg       sync.WaitGroup
 

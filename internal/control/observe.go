@@ -3,7 +3,10 @@ package control
 import (
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"muster.dev/muster/internal/fleet"
@@ -49,19 +52,11 @@ func (e *Engine) observe(ctx context.Context, now time.Time, spec *Spec) snapsho
 	e.boxes = e.registry.AppendTo(e.boxes[:0])
 	boxes := e.boxes
 	s := snapshot{at: now, asOf: now}
-	stats, err := e.c.Queue.Stats(ctx)
+	readings := e.readings(ctx)
 	nodes, nodesErr := e.c.Nodes.List(ctx)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if err != nil {
-		// The last good reading goes on being shown; the planner is told.
-		s.stats, s.err, s.asOf = e.last.stats, err.Error(), e.last.asOf
-		s.o.Queues = []plan.Queue{{Name: "embedded", AsOf: s.asOf, Error: s.err}}
-	} else {
-		// The reading's age is measured by our own clock.
-		s.stats = stats
-		s.o.Queues = []plan.Queue{{Name: "embedded", AsOf: now, Pools: demands(&stats)}}
-	}
+	err := e.queues(&s, readings)
 	if nodesErr != nil {
 		nodes, s.o.NodesError = e.last.nodes, nodesErr.Error()
 	}
@@ -79,6 +74,45 @@ func (e *Engine) observe(ctx context.Context, now time.Time, spec *Spec) snapsho
 	s.o.Spend = e.spend.charge(now, units, spec.Policy, nodes)
 	s.o.Sort()
 	return s
+}
+
+// readings reads the queue, or each of those it is made of.
+func (e *Engine) readings(ctx context.Context) []fleet.QueueReading {
+	if q, ok := e.c.Queue.(fleet.Compound); ok {
+		return q.Readings(ctx)
+	}
+	stats, err := e.c.Queue.Stats(ctx)
+	return []fleet.QueueReading{{Name: "embedded", Stats: stats, Err: err}}
+}
+
+// queues fills in what was read of the queues. Of one that could not be read
+// the last good reading goes on being counted, and the planner is told. The
+// error is that of all those that failed; the lock must be held.
+func (e *Engine) queues(s *snapshot, readings []fleet.QueueReading) error {
+	if e.read == nil {
+		e.read = map[string]fleet.QueueStats{}
+	}
+	var failed []error
+	for i := range readings {
+		r := &readings[i]
+		q := plan.Queue{Name: r.Name}
+		if r.Err == nil {
+			e.read[r.Name] = r.Stats
+		} else {
+			failed = append(failed, fmt.Errorf("%s: %w", r.Name, r.Err))
+			q.Error = r.Err.Error()
+			r.Stats, r.Err = e.read[r.Name], nil
+		}
+		q.AsOf, q.Pools = r.Stats.AsOf, demands(&r.Stats)
+		s.o.Queues = append(s.o.Queues, q)
+	}
+	s.stats, _ = fleet.SumReadings(readings) // none is an error any more
+	s.asOf = s.stats.AsOf
+	if err := errors.Join(failed...); err != nil {
+		s.err = strings.ReplaceAll(err.Error(), "\n", "; ")
+		return err
+	}
+	return nil
 }
 
 func demands(s *fleet.QueueStats) []plan.Demand {

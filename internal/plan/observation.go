@@ -36,8 +36,9 @@ type Observation struct {
 	Spend  Spend   `json:"spend"`
 }
 
-// Queue is one reading of one queue. With Error the reading failed and
-// everything else is void.
+// Queue is one reading of one queue. With Error the reading failed, and the
+// rest is of the last one that did not: demand that was there is still provided
+// for.
 type Queue struct {
 	Name  string    `json:"name"`
 	AsOf  time.Time `json:"asOf"`
