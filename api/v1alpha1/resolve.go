@@ -248,6 +248,7 @@ func resolve(t Template, s TaskSpec, now time.Time) (fleet.TaskSpec, error) {
 		Image: s.Image, Resources: ft.Resources, Network: ft.Network, Timeouts: ft.Timeouts,
 	}
 	or(&out.Image, ft.Image)
+	out.Input = s.Input.parse()
 	if s.Repo != nil {
 		out.Repo = &fleet.Repo{URL: s.Repo.URL, Ref: s.Repo.Ref, Depth: depth(s.Repo.Depth)}
 	}

@@ -32,6 +32,7 @@ func NewTaskSpec(s fleet.TaskSpec) TaskSpec {
 		Priority: s.Priority, Artifacts: slices.Clone(s.Artifacts), Webhook: s.Webhook,
 		IdempotencyKey: s.IdempotencyKey,
 	}
+	out.Input = newTaskInput(s.Input)
 	if s.Repo != nil {
 		out.Repo = &Repo{URL: s.Repo.URL, Ref: s.Repo.Ref, Depth: s.Repo.Depth}
 		or(&out.Repo.Depth, -1)

@@ -201,6 +201,7 @@ type TaskSpec struct {
 	Template       string            `json:"template,omitempty" doc:"What its sandbox is made from; default: the template prepared for the repository, else the first"`
 	Repo           *Repo             `json:"repo,omitempty"`
 	Prompt         string            `json:"prompt,omitempty" doc:"Handed to the command in $MUSTER_PROMPT and the file $MUSTER_PROMPT_FILE"`
+	Input          *TaskInput        `json:"input,omitempty" doc:"Bytes for the command, in the file $MUSTER_INPUT_FILE and where else it says"`
 	Command        []string          `json:"command" doc:"The program and its arguments; no shell is added"`
 	Setup          []string          `json:"setup,omitempty" doc:"Shell commands before the command"`
 	Env            map[string]string `json:"env,omitempty" doc:"Further environment variables"`
@@ -216,6 +217,14 @@ type TaskSpec struct {
 	Webhook        string            `json:"webhook,omitempty" doc:"Told of the task's end, by POST"`
 	IdempotencyKey string            `json:"idempotencyKey,omitempty" doc:"A repeated submission with the same key returns the first task"`
 	NotBefore      string            `json:"notBefore,omitempty" doc:"Delays the start: RFC 3339, or +10m"`
+}
+
+// TaskInput is bytes for the command: text or base64.
+type TaskInput struct {
+	Text   string `json:"text,omitempty"`
+	Base64 string `json:"base64,omitempty" doc:"For bytes that are no text"`
+	To     string `json:"to,omitempty" enum:"file,stdin,env" doc:"file (default): only $MUSTER_INPUT_FILE; stdin: the command's standard input, too; env: a variable, too"`
+	Name   string `json:"name,omitempty" doc:"Name of the variable, with to: env"`
 }
 
 // Repo is what a task works on.

@@ -250,6 +250,6 @@ func (ps *problems) payload(field string, env map[string]string, texts ...[]stri
 		}
 	}
 	if n > maxPayload {
-		ps.addf(strings.TrimSuffix(field, "."), "at most 1048576 (1 MiB); put more into a file or the repository", "prompt, env and commands have %d bytes together", n)
+		ps.addf(strings.TrimSuffix(field, "."), "at most 1048576 (1 MiB); put more into a file or the repository", "prompt, input, env and commands have %d bytes together", n)
 	}
 }

@@ -149,7 +149,12 @@ func (s *TaskSpec) validateCommand(ps *problems, field string) {
 		ps.addf(sub(field, "prompt"), "text without NUL bytes", "has a NUL byte")
 	}
 	ps.env(sub(field, "env"), s.Env)
-	ps.payload(field, s.Env, s.Command, s.Setup, []string{s.Prompt})
+	texts := []string{s.Prompt}
+	if s.Input != nil {
+		s.Input.validate(ps, sub(field, "input"), s.Env)
+		texts = append(texts, s.Input.Text, s.Input.Base64)
+	}
+	ps.payload(field, s.Env, s.Command, s.Setup, texts)
 }
 
 // secretName is what the name of a secret should be.

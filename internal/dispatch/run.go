@@ -77,7 +77,7 @@ func (r *run) attach(env map[string]string) {
 	r.armBackstop()
 	s := r.task.Spec
 	err := d.Sandboxes.Claim(d.base, r.box, fleet.Assignment{
-		Task: r.task.ID, Fence: r.lease.Fence, Repo: s.Repo, Prompt: s.Prompt, Setup: s.Setup, Command: s.Command,
+		Task: r.task.ID, Fence: r.lease.Fence, Repo: s.Repo, Prompt: s.Prompt, Input: s.Input, Setup: s.Setup, Command: s.Command,
 		Env: env, Artifacts: s.Artifacts, Timeouts: s.Timeouts, LogBytes: s.Resources.LogBytes,
 	}, (*sink)(r))
 	if err != nil {

@@ -75,6 +75,7 @@ type Assignment struct {
 	Fence   int64             `json:"fence"`
 	Repo    *Repo             `json:"repo,omitempty"`
 	Prompt  string            `json:"prompt,omitempty"`
+	Input   *Input            `json:"input,omitempty"`
 	Setup   []string          `json:"setup,omitempty"`
 	Command []string          `json:"command"`
 	Env     map[string]string `json:"env,omitempty"` // secrets included

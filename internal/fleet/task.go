@@ -112,6 +112,25 @@ type TaskSpec struct {
 	IdempotencyKey string            `json:"idempotencyKey,omitempty"`
 	NotBefore      time.Time         `json:"notBefore,omitzero"` // delayed start
 	Origin         *Origin           `json:"origin,omitempty"`   // nil: submitted to us
+	Input          *Input            `json:"input,omitempty"`
+}
+
+// InputTo says how a command gets its input.
+type InputTo string
+
+// The ways of an input.
+const (
+	InputFile  InputTo = "file"  // in the file $MUSTER_INPUT_FILE alone
+	InputStdin InputTo = "stdin" // on its standard input, too
+	InputEnv   InputTo = "env"   // in a variable, too
+)
+
+// Input is bytes for the command. They are always in the file that
+// $MUSTER_INPUT_FILE names.
+type Input struct {
+	Data []byte  `json:"data"`
+	To   InputTo `json:"to"`
+	Name string  `json:"name,omitempty"` // of the variable, with InputEnv
 }
 
 // Origin is the message of an outside queue that a task was made from.

@@ -49,6 +49,7 @@ type command struct {
 	argv  []string
 	env   []string
 	dir   string
+	stdin string // a file to be read as standard input; empty: nothing
 	files [3]uintptr
 	ctty  bool
 }

@@ -120,11 +120,15 @@ func (s *steps) run(c command, timeout fleet.TaskReason) *outcome {
 
 // start makes the pipes, starts c and pumps.
 func (s *steps) start(c *command, o *outcome) error {
-	null, err := syscall.Open("/dev/null", syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("open /dev/null: %w", err)
+	from := c.stdin
+	if from == "" {
+		from = "/dev/null"
 	}
-	defer func() { _ = syscall.Close(null) }()
+	in, err := syscall.Open(from, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", from, err)
+	}
+	defer func() { _ = syscall.Close(in) }()
 	out, outW, err := pipe()
 	if err != nil {
 		return err
@@ -136,7 +140,7 @@ func (s *steps) start(c *command, o *outcome) error {
 		return err
 	}
 	defer func() { _ = syscall.Close(errW) }()
-	c.files = [3]uintptr{uintptr(null), uintptr(outW), uintptr(errW)}
+	c.files = [3]uintptr{uintptr(in), uintptr(outW), uintptr(errW)}
 	if o.p, err = s.a.exec(*c); err != nil {
 		_ = out.Close()
 		_ = errs.Close()

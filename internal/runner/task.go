@@ -27,6 +27,7 @@ type task struct {
 	begin time.Time
 	env   []string
 	steps *steps
+	stdin string // file with the command's standard input; empty: none
 	base  string // what the patch is against; empty: no repository
 
 	mu     sync.Mutex
@@ -82,7 +83,10 @@ func (t *task) run() {
 	t.mu.Unlock()
 	t.env = t.r.environ(own, env, t.a.Env)
 	r.Start = time.Since(t.begin)
-	if t.setup(); r.Reason == fleet.ReasonNone {
+	if r.Reason == fleet.ReasonNone {
+		t.setup()
+	}
+	if r.Reason == fleet.ReasonNone {
 		t.command()
 	}
 	t.r.a.killAll()
@@ -121,6 +125,7 @@ func (t *task) ownEnv() map[string]string {
 
 func (t *task) makeOwn() map[string]string {
 	own := map[string]string{"MUSTER_TASK_ID": string(t.a.Task)}
+	t.takeInput(own)
 	if t.a.Prompt == "" {
 		return own
 	}
@@ -129,7 +134,7 @@ func (t *task) makeOwn() map[string]string {
 	} else {
 		t.log.note("the prompt is too large for an environment variable: read it from $MUSTER_PROMPT_FILE")
 	}
-	if file, err := t.writePrompt(); err != nil {
+	if file, err := t.writeFile("muster-prompt-*", []byte(t.a.Prompt)); err != nil {
 		t.log.note("the prompt file could not be written: %v", err)
 	} else {
 		own["MUSTER_PROMPT_FILE"] = file
@@ -137,16 +142,37 @@ func (t *task) makeOwn() map[string]string {
 	return own
 }
 
-// writePrompt puts the prompt where the agent can read it and the patch does
-// not see it.
-func (t *task) writePrompt() (file string, err error) {
+// takeInput puts the input where the task wants it. Without it the task cannot
+// do its work, so it fails where that cannot be done.
+func (t *task) takeInput(own map[string]string) {
+	in := t.a.Input
+	if in == nil {
+		return
+	}
+	file, err := t.writeFile("muster-input-*", in.Data)
+	if err != nil {
+		t.report.Reason, t.report.Message = fleet.ReasonSetup, fmt.Sprintf("the input could not be written: %v", err)
+		return
+	}
+	own["MUSTER_INPUT_FILE"] = file
+	switch in.To {
+	case fleet.InputStdin:
+		t.stdin = file
+	case fleet.InputEnv:
+		own[in.Name] = string(in.Data)
+	}
+}
+
+// writeFile puts bytes where the agent can read them and the patch does not
+// see them.
+func (t *task) writeFile(pattern string, b []byte) (file string, err error) {
 	t.r.a.as(func() {
 		var f *os.File
-		if f, err = os.CreateTemp(t.r.tempDir(), "muster-prompt-*"); err != nil {
+		if f, err = os.CreateTemp(t.r.tempDir(), pattern); err != nil {
 			return
 		}
 		file = f.Name()
-		_, err = f.WriteString(t.a.Prompt)
+		_, err = f.Write(b)
 		if e := f.Close(); err == nil {
 			err = e
 		}
@@ -247,7 +273,7 @@ func (t *task) command() {
 	if len(t.a.Command) == 0 {
 		o = &outcome{err: &startError{name: "(empty command)", dir: t.r.c.Workspace, err: syscall.ENOENT}}
 	} else {
-		o = t.steps.run(command{argv: t.a.Command, env: t.env, dir: t.r.c.Workspace}, fleet.ReasonTimeoutRun)
+		o = t.steps.run(command{argv: t.a.Command, env: t.env, dir: t.r.c.Workspace, stdin: t.stdin}, fleet.ReasonTimeoutRun)
 	}
 	r.Run = time.Since(begin)
 	r.ExitCode, r.Signal = o.exit()

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -87,6 +88,28 @@ func TestEnvironment(t *testing.T) {
 	}
 	if !slices.Equal(s.phases, []fleet.TaskState{fleet.TaskStarting, fleet.TaskRunning, fleet.TaskCollecting}) {
 		t.Errorf("phases %v", s.phases)
+	}
+}
+
+func TestInput(t *testing.T) {
+	t.Parallel()
+	const script = `cat; echo "|${PAYLOAD-unset}"; cat "$MUSTER_INPUT_FILE"`
+	for to, want := range map[fleet.InputTo]string{
+		fleet.InputFile:  "|unset\n{\"a\": 1}\n",
+		fleet.InputStdin: "{\"a\": 1}\n|unset\n{\"a\": 1}\n",
+		fleet.InputEnv:   "|{\"a\": 1}\n\n{\"a\": 1}\n",
+	} {
+		a := assign("sh", "-c", script)
+		a.Input = &fleet.Input{Data: []byte("{\"a\": 1}\n"), To: to, Name: "PAYLOAD"}
+		if s, r := runTask(t, a); r.ExitCode != 0 || s.out(fleet.StreamStdout) != want {
+			t.Errorf("%s: %q, want %q; %+v", to, s.out(fleet.StreamStdout), want, r)
+		}
+	}
+	a := assign("sh", "-c", `sha256sum < "$MUSTER_INPUT_FILE"; wc -c`)
+	a.Input = &fleet.Input{Data: bytes.Repeat([]byte("\x00\xff\n"), 300_000), To: fleet.InputStdin}
+	want := fmt.Sprintf("%x  -\n900000\n", sha256.Sum256(a.Input.Data))
+	if s, r := runTask(t, a); r.ExitCode != 0 || s.out(fleet.StreamStdout) != want {
+		t.Errorf("binary: %q, want %q; %+v", s.out(fleet.StreamStdout), want, r)
 	}
 }
 

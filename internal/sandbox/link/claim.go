@@ -186,6 +186,9 @@ func (c *claim) sendClaim(cn *conn) error {
 
 func assignmentSize(a fleet.Assignment) int {
 	n := len(a.Prompt)
+	if a.Input != nil {
+		n += len(a.Input.Data)
+	}
 	for _, l := range [][]string{a.Setup, a.Command, a.Artifacts} {
 		for _, s := range l {
 			n += len(s)

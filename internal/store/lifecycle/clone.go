@@ -19,6 +19,11 @@ func CloneTask(t fleet.Task) fleet.Task {
 		r := *s.Repo
 		s.Repo = &r
 	}
+	if s.Input != nil {
+		in := *s.Input
+		in.Data = slices.Clone(in.Data)
+		s.Input = &in
+	}
 	if s.Origin != nil {
 		o := *s.Origin
 		s.Origin = &o
