@@ -19,6 +19,16 @@ type Queue struct {
 	// Visibility is how long a lease holds without being extended. Default 30s.
 	Visibility string `json:"visibility,omitempty"`
 
+	// Payload says how a message of an outside queue becomes a task. Default: it
+	// is one, as JSON or YAML.
+	Payload *Payload `json:"payload,omitempty"`
+	// MaxDeliveries is how often a message may be delivered without becoming a
+	// task before it is set aside. Default 5.
+	MaxDeliveries int `json:"maxDeliveries,omitempty" minimum:"1" maximum:"1000"`
+	// OnFailure says what becomes of the message of a task that did not succeed:
+	// acknowledge (default: the task is on record), or deadLetter.
+	OnFailure string `json:"onFailure,omitempty" enum:"acknowledge,deadLetter"`
+
 	Redis      *RedisQueue       `json:"redis,omitempty"`
 	RabbitMQ   *RabbitMQQueue    `json:"rabbitmq,omitempty"`
 	SQS        *SQSQueue         `json:"sqs,omitempty"`
@@ -28,6 +38,22 @@ type Queue struct {
 	Prometheus *PrometheusSignal `json:"prometheus,omitempty"`
 	HTTP       *HTTPSignal       `json:"http,omitempty"`
 	Temporal   *TemporalSignal   `json:"temporal,omitempty"`
+}
+
+// Payload says how the bytes of a message become a task.
+type Payload struct {
+	// Format is task (default): the message is a task, as for muster submit -f;
+	// bytes: every message becomes task, with the message as its input; expr: expr
+	// makes the task.
+	Format string `json:"format,omitempty" enum:"task,bytes,expr"`
+	// Task is what each message becomes, with format: bytes. It has no input of
+	// its own; To and Name say how the command gets the message.
+	Task *TaskSpec `json:"task,omitempty"`
+	To   string    `json:"to,omitempty" enum:"file,stdin,env" doc:"file (default): only $MUSTER_INPUT_FILE; stdin: the command's standard input, too; env: a variable, too"`
+	Name string    `json:"name,omitempty" doc:"Name of the variable, with to: env"`
+	// Expr is an expression (expr-lang.org) that makes a task, with format: expr.
+	// It sees text, json, headers, id, attempt and enqueued.
+	Expr string `json:"expr,omitempty"`
 }
 
 // Credential says where a secret is: in exactly one of the three. The value
@@ -98,8 +124,16 @@ func (q *Queue) validate(ps *problems, field string) {
 	ps.oneOf(sub(field, "type"), q.Type, QueueTypes...)
 	ps.whole(sub(field, "maxBacklog"), q.MaxBacklog, 1, 10_000_000)
 	ps.duration(sub(field, "visibility"), q.Visibility, 5*time.Second, 12*time.Hour, "")
+	ps.whole(sub(field, "maxDeliveries"), q.MaxDeliveries, 1, 1000)
+	ps.oneOf(sub(field, "onFailure"), q.OnFailure, "acknowledge", "deadLetter")
 	kind := q.Type
 	or(&kind, "embedded")
+	if q.Payload != nil {
+		q.Payload.validate(ps, sub(field, "payload"))
+		if kind == "embedded" {
+			ps.addf(sub(field, "payload"), "an outside queue, or no payload", "has no meaning with type embedded")
+		}
+	}
 	blocks := q.blocks()
 	for _, t := range QueueTypes {
 		b := blocks[t]
@@ -167,4 +201,34 @@ func (ps *problems) required(field, s, right string) {
 		return
 	}
 	ps.printable(field, s, 1024)
+}
+
+func (p *Payload) validate(ps *problems, field string) {
+	ps.oneOf(sub(field, "format"), p.Format, "task", "bytes", "expr")
+	format := p.Format
+	or(&format, "task")
+	for _, f := range []struct {
+		name, format string
+		set          bool
+	}{{"task", "bytes", p.Task != nil}, {"to", "bytes", p.To != ""}, {"name", "bytes", p.Name != ""}, {"expr", "expr", p.Expr != ""}} {
+		if f.set && f.format != format {
+			ps.addf(sub(field, f.name), "format: "+f.format, "has no meaning with format: %s", clip(format))
+		}
+	}
+	switch format {
+	case "bytes":
+		if p.Task == nil {
+			ps.addf(sub(field, "task"), `a task such as {command: ["agent", "--task-file", "-"]}`, "is missing")
+			return
+		}
+		if p.Task.Input != nil {
+			ps.addf(sub(field, "task.input"), "no input", "is taken by the message; to and name say how the command gets it")
+		}
+		p.Task.validate(ps, sub(field, "task"))
+		(&TaskInput{To: p.To, Name: p.Name}).validate(ps, field, p.Task.Env)
+	case "expr":
+		if p.Expr == "" {
+			ps.addf(sub(field, "expr"), `an expression such as {command: ["agent", json.prompt]}`, "is missing")
+		}
+	}
 }

@@ -18,6 +18,7 @@ import (
 	"muster.dev/muster/internal/archive"
 	"muster.dev/muster/internal/control"
 	"muster.dev/muster/internal/fleet"
+	"muster.dev/muster/internal/intake"
 	"muster.dev/muster/internal/sandbox/image"
 	"muster.dev/muster/internal/sandbox/oci"
 	"muster.dev/muster/internal/schedule"
@@ -52,6 +53,8 @@ type daemon struct {
 	server   *server.Server
 	hooks    *webhook.Service
 	cron     *schedule.Service
+	source   fleet.Source  // nil: no outside queue
+	intake   *intake.Queue // likewise
 }
 
 // openDaemon opens and wires everything; nothing runs yet. What was opened is
@@ -87,7 +90,7 @@ func openDaemon(ctx context.Context, c daemonConfig) (_ *daemon, err error) {
 	if d.boxes, err = openSandboxes(ctx, c, d.images); err != nil {
 		return nil, err
 	}
-	if err = d.wire(); err != nil {
+	if err = d.wire(ctx); err != nil {
 		return nil, err
 	}
 	return d, nil
@@ -142,6 +145,9 @@ func (d *daemon) run(ctx context.Context) error {
 	spawn("webhooks", d.hooks.Run)
 	spawn("schedules", d.cron.Run)
 	spawn("images", d.keepImagesTidy)
+	if d.intake != nil {
+		spawn("queue", d.intake.Run)
+	}
 	select {
 	case <-ctx.Done():
 	case err = <-failed:
@@ -196,6 +202,9 @@ func (d *daemon) isReady(ctx context.Context) error {
 
 // close releases what was opened, in reverse order. Sandboxes are left alone.
 func (d *daemon) close() {
+	if err := d.closeQueue(); err != nil {
+		d.cfg.log.Warn("the queue", "error", err)
+	}
 	if d.boxes != nil {
 		_ = d.boxes.Close()
 	}

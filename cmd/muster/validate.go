@@ -9,6 +9,7 @@ import (
 	"muster.dev/muster/api/v1alpha1"
 	"muster.dev/muster/internal/client"
 	"muster.dev/muster/internal/fleet"
+	"muster.dev/muster/internal/payload"
 	"muster.dev/muster/internal/terminal"
 )
 
@@ -69,6 +70,12 @@ func validate(s *shell, name string) verdict {
 		v.Documents = len(docs)
 		if err == nil && len(docs) == 0 {
 			err = errors.New("holds no document")
+		}
+		for _, d := range docs {
+			if f, ok := d.(*v1alpha1.Fleet); ok && err == nil {
+				f.Default()
+				_, err = payload.New(f)
+			}
 		}
 	}
 	v.Valid = err == nil

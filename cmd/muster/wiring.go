@@ -15,6 +15,7 @@ import (
 	"muster.dev/muster/api/v1alpha1"
 	"muster.dev/muster/internal/control"
 	"muster.dev/muster/internal/fleet"
+	"muster.dev/muster/internal/intake"
 	"muster.dev/muster/internal/nodes/host"
 	"muster.dev/muster/internal/plan"
 	"muster.dev/muster/internal/sandbox/image"
@@ -67,7 +68,8 @@ func findRunner(given string) (string, error) {
 // due then.
 type listeners struct {
 	*server.Meter
-	hooks *webhook.Service
+	hooks  *webhook.Service
+	intake *intake.Queue // nil: no outside queue
 }
 
 // Settled implements dispatch.Observer.
@@ -75,6 +77,9 @@ func (l listeners) Settled(t fleet.Task) {
 	l.Meter.Settled(t)
 	if t.Spec.Webhook != "" {
 		l.hooks.Wake()
+	}
+	if l.intake != nil {
+		l.intake.Settled(t)
 	}
 }
 
@@ -84,7 +89,7 @@ func isFile(p string) bool {
 }
 
 // wire makes the parts that only need what is open already.
-func (d *daemon) wire() error {
+func (d *daemon) wire(ctx context.Context) error {
 	c := d.cfg
 	spec, err := controlSpec(c.fleet)
 	if err != nil {
@@ -109,10 +114,14 @@ func (d *daemon) wire() error {
 		return err
 	}
 	d.hooks = webhook.New(webhook.Options{Tasks: d.db, Logger: c.log, UserAgent: "muster/" + version(), Key: webhookKey(c.fleet, secrets)})
+	queue, err := d.openQueue(ctx)
+	if err != nil {
+		return err
+	}
 	d.control, err = control.New(control.Config{
-		Store: d.db, Queue: d.db.Queue(), Archive: d.archive, Sandboxes: d.boxes, Nodes: nodes, Secrets: forTasks{secrets, c.fleet.Spec.Webhooks.Secret},
+		Store: d.db, Queue: queue, Archive: d.archive, Sandboxes: d.boxes, Nodes: nodes, Secrets: forTasks{secrets, c.fleet.Spec.Webhooks.Secret},
 		Spec: spec, Variant: v1alpha1.Variant, Logger: c.log, Consumer: fmt.Sprintf("muster/%d", os.Getpid()),
-		Visibility: visibility, ParallelStarts: c.parallel, Observe: listeners{meter, d.hooks},
+		Visibility: visibility, ParallelStarts: c.parallel, Observe: listeners{meter, d.hooks, d.intake},
 	})
 	if err != nil {
 		return err

@@ -211,9 +211,13 @@ func (q *Queue) accepted(ctx context.Context, t, asked fleet.Task, m fleet.Messa
 
 // again deals with a delivery of a message that is held; false when it is new.
 func (q *Queue) again(ctx context.Context, m fleet.Message) bool {
+	name := q.name(m)
+	if m.ID == "" && m.Attempt > 1 {
+		q.check(ctx, name)
+	}
 	q.mu.Lock()
 	var h *held
-	for _, x := range q.byName[q.name(m)] {
+	for _, x := range q.byName[name] {
 		if m.ID != "" || !x.attached {
 			h = x
 			break
@@ -231,6 +235,21 @@ func (q *Queue) again(ctx context.Context, m fleet.Message) bool {
 	}
 	poke(q.settle)
 	return true
+}
+
+// check asks the backend whether messages that equal one delivered again are
+// still ours: without names, only one whose lease was lost can be the one that
+// came again.
+func (q *Queue) check(ctx context.Context, name string) {
+	q.mu.Lock()
+	var equal []*held
+	for _, x := range q.byName[name] {
+		if x.attached {
+			equal = append(equal, x)
+		}
+	}
+	q.mu.Unlock()
+	each(equal, func(h *held) { q.extend(ctx, h) })
 }
 
 // setAside sends a message to the dead letters.

@@ -8,11 +8,11 @@ import (
 	"muster.dev/muster/internal/fleet"
 )
 
-// fits refuses a task that asks for more than the largest node has: it would
+// Fits refuses a task that asks for more than the largest node has: it would
 // wait for as long as it may, and never start. Only a task with limits of its
 // own is looked at; what a template asks for is the fleet's business. Disk is
 // left out, since a node counts what is free at the moment.
-func (s *Server) fits(ctx context.Context, at string, t fleet.TaskSpec) error {
+func (s *Server) Fits(ctx context.Context, at string, t fleet.TaskSpec) error {
 	if t.Pool == fleet.PoolKey(t.Template) {
 		return nil
 	}

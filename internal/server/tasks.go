@@ -82,7 +82,7 @@ func (s *Server) submit(ctx context.Context, in *submitInput) (*submitOutput, er
 		at := fmt.Sprintf("tasks[%d]", i)
 		resolved, err := f.ResolveTaskAt(at, spec, now)
 		if err == nil {
-			err = s.fits(ctx, at, resolved)
+			err = s.Fits(ctx, at, resolved)
 		}
 		if err != nil {
 			problems = append(problems, err)

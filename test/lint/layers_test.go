@@ -30,6 +30,8 @@ var layers = []layer{
 	{"api/v1alpha1", "L1", []string{"internal/fleet", "internal/calendar"}},
 	{"internal/dispatch", "L2", []string{"internal/fleet", "internal/plan"}},
 	{"internal/control", "L2", []string{"internal/fleet", "internal/plan", "internal/forecast", "internal/cost", "internal/calendar", "internal/dispatch"}},
+	{"internal/intake", "L2", []string{"internal/fleet"}},
+	{"internal/payload", "L2", []string{"internal/fleet", "api/v1alpha1"}},
 	{"internal/schedule", "L2", []string{"internal/fleet", "internal/calendar", "api/v1alpha1"}},
 	{"internal/replay", "L3", []string{"internal/fleet", "internal/plan", "internal/control"}},
 	{"internal/sim", "L3", []string{"internal/fleet", "internal/plan", "internal/forecast", "internal/cost", "internal/dispatch"}},
