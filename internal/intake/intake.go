@@ -120,7 +120,7 @@ func (q *Queue) Run(ctx context.Context) error {
 		case <-time.After(time.Second):
 		}
 	}
-	wg.Go(func() { q.readLoop(ctx) })
+	wg.Go(func() { readLoop(ctx, clocked{paceOf(q.traits), q.Clock}, q.read, q.readOnce) })
 	wg.Go(func() { q.fetchLoop(ctx) })
 	wg.Go(func() { q.extendLoop(ctx) })
 	wg.Go(func() { q.settleLoop(ctx) })

@@ -3,6 +3,7 @@ package intake
 import (
 	"cmp"
 	"context"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -34,9 +35,9 @@ const gap = 25 * time.Millisecond
 // lively is how long a queue counts as busy after it moved.
 const lively = 5 * time.Second
 
-// readLoop keeps the reading fresh.
-func (q *Queue) readLoop(ctx context.Context) {
-	p := paceOf(q.traits)
+// readLoop reads again and again, soon after read is poked. once tells whether
+// something waits or changed.
+func readLoop(ctx context.Context, c clocked, read <-chan struct{}, once func(context.Context) bool) {
 	var moved, last time.Time
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -44,8 +45,8 @@ func (q *Queue) readLoop(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-q.read:
-			moved = q.Clock()
+		case <-read:
+			moved = c.clock()
 			if wait := gap - moved.Sub(last); wait > 0 {
 				select {
 				case <-ctx.Done():
@@ -55,16 +56,36 @@ func (q *Queue) readLoop(ctx context.Context) {
 			}
 		case <-timer.C:
 		}
-		if q.readOnce(ctx) {
-			moved = q.Clock()
+		if once(ctx) {
+			moved = c.clock()
 		}
-		last = q.Clock()
-		next := p.idle
+		last = c.clock()
+		next := c.pace.idle
 		if last.Sub(moved) < lively {
-			next = p.busy
+			next = c.pace.busy
 		}
 		timer.Reset(next)
 	}
+}
+
+type clocked struct {
+	pace  pace
+	clock func() time.Time
+}
+
+// tell logs when a queue becomes unreadable or readable.
+func tell(log *slog.Logger, name string, was, is error) {
+	switch {
+	case is != nil && was == nil:
+		log.Warn("cannot read the queue; nothing is scaled in until it can be", "queue", name, "error", is)
+	case is == nil && was != nil:
+		log.Info("the queue can be read", "queue", name)
+	}
+}
+
+// differ tells whether two readings differ in what matters to a decision.
+func differ(a, b fleet.SignalStats) bool {
+	return a.Backlog != b.Backlog || a.Delayed != b.Delayed || a.Dead != b.Dead || a.InFlight != b.InFlight
 }
 
 // readOnce reads the signals; it tells whether something waits or changed.
@@ -86,7 +107,7 @@ func (q *Queue) readOnce(ctx context.Context) bool {
 			gone = q.settled
 		}
 		st = q.guess.read(st, q.traits, gone)
-		changed = changed || st.Backlog != q.raw.Backlog || st.Delayed != q.raw.Delayed || st.Dead != q.raw.Dead
+		changed = changed || differ(st, q.raw)
 		q.raw = st
 		q.reading.Stats, q.reading.Err = q.stats(st), nil
 	}
@@ -94,12 +115,7 @@ func (q *Queue) readOnce(ctx context.Context) bool {
 	// What does not push is asked for messages, too: its counts may lag behind.
 	wanted := (waiting || err == nil && !q.traits.Push) && q.wanting() > 0
 	q.mu.Unlock()
-	switch {
-	case err != nil && was == nil:
-		q.Logger.Warn("cannot read the queue; nothing is scaled in until it can be", "queue", q.Name, "error", err)
-	case err == nil && was != nil:
-		q.Logger.Info("the queue can be read", "queue", q.Name)
-	}
+	tell(q.Logger, q.Name, was, err)
 	if changed {
 		poke(q.wake)
 	}
