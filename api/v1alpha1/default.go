@@ -49,7 +49,15 @@ func (f *Fleet) Default() {
 			or(&s.Capacity.Floors[i].Template, s.Templates[0].Name)
 		}
 	}
-	or(&s.Nodes.Provider, "host")
+	or(&s.Mode, ModeRun)
+	if s.Mode == ModeRun {
+		or(&s.Nodes.Provider, "host")
+	} else {
+		or(&s.Nodes.Provider, "external")
+		or(&s.Nodes.Boot, text(defaultBoot))
+		or(&s.Nodes.Slots, defaultSlots)
+		or(&s.Workers.Startup, text(defaultStartupOfWorkers))
+	}
 	or(&s.Nodes.ReserveCPUs, "0")
 	or(&s.Nodes.ReserveMemory, defaultReserveMemory)
 	or(&s.Nodes.OvercommitCPU, defaultOvercommitCPU)

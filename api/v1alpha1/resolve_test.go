@@ -228,7 +228,7 @@ func TestValidateInCode(t *testing.T) {
 		}
 	}
 	s := TaskSpec{Command: []string{"x"}, Prompt: strings.Repeat("x", 1<<20)}
-	if err := s.Validate("spec"); err == nil || !strings.Contains(err.Error(), "spec: prompt, env and commands have") {
+	if err := s.Validate("spec"); err == nil || !strings.Contains(err.Error(), "spec: prompt, input, env and commands have") {
 		t.Errorf("%v", err)
 	}
 	s = TaskSpec{Command: []string{"x", strings.Repeat("x", 128<<10)}, Env: map[string]string{"A": strings.Repeat("x", 128<<10)}}

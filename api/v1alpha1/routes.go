@@ -31,6 +31,7 @@ const (
 	RouteDecisions    = "/v1/decisions"                   // GET
 	RouteDecision     = "/v1/decisions/{seq}"             // GET
 	RoutePolicy       = "/v1/policies/{digest}"           // GET
+	RouteShadow       = "/v1/shadow"                      // GET
 	RouteForecast     = "/v1/forecast"                    // GET
 	RouteSchedules    = "/v1/schedules"                   // GET
 	RouteSchedule     = "/v1/schedules/{name}"            // GET, PUT, DELETE

@@ -27,6 +27,10 @@ type Fleet struct {
 
 // FleetSpec is what a fleet should be.
 type FleetSpec struct {
+	// Mode is run (default): Muster runs the tasks; scale: others take them from
+	// the queue, and Muster says how many workers and nodes there should be, for
+	// KEDA and whoever asks; shadow: the same, only to compare.
+	Mode      string     `json:"mode,omitempty" enum:"run,scale,shadow"`
 	Queue     Queue      `json:"queue,omitempty"`
 	Templates []Template `json:"templates"`
 	Objective Objective  `json:"objective,omitempty"`
@@ -38,6 +42,23 @@ type FleetSpec struct {
 	Secrets   Secrets    `json:"secrets,omitempty"`
 	Webhooks  Webhooks   `json:"webhooks,omitempty"`
 	Retention Retention  `json:"retention,omitempty"`
+	Workers   Workers    `json:"workers,omitempty"`
+}
+
+// Workers describes workers that others run, with mode: scale and shadow.
+type Workers struct {
+	// Startup is how long one takes from being asked for to taking its first
+	// task, on a node that is there. Default 5s.
+	Startup string `json:"startup,omitempty"`
+	// Actual says where the number of workers that there are can be read, to
+	// compare with. Its value is taken as that number.
+	Actual *Actual `json:"actual,omitempty"`
+}
+
+// Actual is a source of one number: exactly one of the two.
+type Actual struct {
+	Prometheus *PrometheusSignal `json:"prometheus,omitempty"`
+	HTTP       *HTTPSignal       `json:"http,omitempty"`
 }
 
 // Template is what a sandbox is made from.
@@ -130,11 +151,19 @@ type Floor struct {
 
 // Nodes says where sandboxes run.
 type Nodes struct {
-	Provider string `json:"provider,omitempty" enum:"host"` // host (default)
+	// Provider is host (default with mode: run): this machine; external (default
+	// with mode: scale and shadow): something else brings nodes, and Muster says
+	// how many.
+	Provider string `json:"provider,omitempty" enum:"host,external"`
+	// Boot is how long a node takes from being asked for to ready, and Max how
+	// many there may be, with provider: external. Defaults 45s and no bound.
+	Boot string `json:"boot,omitempty"`
+	Max  int    `json:"max,omitempty" minimum:"1" maximum:"100000"`
 	// Reserve is what the host keeps for itself.
 	ReserveCPUs   Quantity `json:"reserveCPUs,omitempty"`   // default 0
 	ReserveMemory Quantity `json:"reserveMemory,omitempty"` // default 512Mi
-	// Slots bounds sandboxes on the host; default from memory and Overcommit.
+	// Slots bounds sandboxes on a node; default from memory and Overcommit, and 8
+	// with provider: external.
 	Slots int `json:"slots,omitempty" minimum:"1" maximum:"100000"`
 	// OvercommitCPU and OvercommitMemory say how far limits may exceed the
 	// machine; 1 is not at all. Defaults 8 and 2: agents wait most of the time.

@@ -182,9 +182,7 @@ func (s *Scaling) validate(ps *problems) {
 }
 
 func (s *FleetSpec) validateNodes(ps *problems) {
-	if p := s.Nodes.Provider; p != "" && p != "host" {
-		ps.addf("spec.nodes.provider", "host", "%q is unknown", clip(p))
-	}
+	s.validateMode(ps)
 	if q := s.Nodes.ReserveCPUs; q != "" {
 		if n, err := q.Milli(); err != nil {
 			ps.addf("spec.nodes.reserveCPUs", "cores such as 0, 1 or 500m", "%s", err)

@@ -48,13 +48,14 @@ type daemon struct {
 	db       *sqlite.DB
 	archive  *archive.Archive
 	images   *image.Cache
-	boxes    *oci.Sandboxes
+	boxes    *oci.Sandboxes // nil where others run the workers
 	control  *control.Engine
 	server   *server.Server
 	hooks    *webhook.Service
 	cron     *schedule.Service
 	source   fleet.Source  // nil: no outside queue
 	intake   *intake.Queue // likewise
+	followed *followed     // nil where Muster runs the tasks
 }
 
 // openDaemon opens and wires everything; nothing runs yet. What was opened is
@@ -84,11 +85,13 @@ func openDaemon(ctx context.Context, c daemonConfig) (_ *daemon, err error) {
 	if d.archive, err = archive.Open(filepath.Join(c.dir, "tasks"), archive.Options{}); err != nil {
 		return nil, err
 	}
-	if d.images, err = openImages(c); err != nil {
-		return nil, err
-	}
-	if d.boxes, err = openSandboxes(ctx, c, d.images); err != nil {
-		return nil, err
+	if !c.fleet.Spec.Follows() {
+		if d.images, err = openImages(c); err != nil {
+			return nil, err
+		}
+		if d.boxes, err = openSandboxes(ctx, c, d.images); err != nil {
+			return nil, err
+		}
 	}
 	if err = d.wire(ctx); err != nil {
 		return nil, err
@@ -144,9 +147,14 @@ func (d *daemon) run(ctx context.Context) error {
 	spawn("fleet", d.control.Run)
 	spawn("webhooks", d.hooks.Run)
 	spawn("schedules", d.cron.Run)
-	spawn("images", d.keepImagesTidy)
+	if d.images != nil {
+		spawn("images", d.keepImagesTidy)
+	}
 	if d.intake != nil {
 		spawn("queue", d.intake.Run)
+	}
+	if d.followed != nil {
+		spawn("queue", d.followed.queue.Run)
 	}
 	select {
 	case <-ctx.Done():
@@ -168,6 +176,9 @@ func (d *daemon) stop(stopWork context.CancelFunc, wg *sync.WaitGroup) error {
 	}
 	stopWork()
 	wg.Wait()
+	if d.followed != nil {
+		return nil // what is only counted goes on being counted
+	}
 	return d.control.RemoveWaiting(bounded)
 }
 

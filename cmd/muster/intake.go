@@ -68,6 +68,9 @@ func (d *daemon) consumer() string {
 
 // closeQueue ends the connection to an outside queue.
 func (d *daemon) closeQueue() error {
+	if d.followed != nil {
+		return d.followed.close()
+	}
 	if d.source == nil {
 		return nil
 	}

@@ -95,10 +95,6 @@ func (d *daemon) wire(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	nodes, err := hostNode(c)
-	if err != nil {
-		return err
-	}
 	secrets := secret.Source{Dir: c.fleet.Spec.Secrets.Dir}
 	if c.fleet.Spec.Secrets.Env {
 		secrets.Env = os.LookupEnv
@@ -114,16 +110,16 @@ func (d *daemon) wire(ctx context.Context) error {
 		return err
 	}
 	d.hooks = webhook.New(webhook.Options{Tasks: d.db, Logger: c.log, UserAgent: "muster/" + version(), Key: webhookKey(c.fleet, secrets)})
-	queue, err := d.openQueue(ctx)
-	if err != nil {
+	loop := control.Config{
+		Store: d.db, Archive: d.archive, Secrets: forTasks{secrets, c.fleet.Spec.Webhooks.Secret},
+		Spec: spec, Variant: v1alpha1.Variant, Logger: c.log, Consumer: fmt.Sprintf("muster/%d", os.Getpid()),
+		Visibility: visibility, ParallelStarts: c.parallel,
+	}
+	if err = d.workOn(ctx, &loop); err != nil {
 		return err
 	}
-	d.control, err = control.New(control.Config{
-		Store: d.db, Queue: queue, Archive: d.archive, Sandboxes: d.boxes, Nodes: nodes, Secrets: forTasks{secrets, c.fleet.Spec.Webhooks.Secret},
-		Spec: spec, Variant: v1alpha1.Variant, Logger: c.log, Consumer: fmt.Sprintf("muster/%d", os.Getpid()),
-		Visibility: visibility, ParallelStarts: c.parallel, Observe: listeners{meter, d.hooks, d.intake},
-	})
-	if err != nil {
+	loop.Observe = listeners{meter, d.hooks, d.intake}
+	if d.control, err = control.New(loop); err != nil {
 		return err
 	}
 	d.server, err = server.New(server.Config{
@@ -135,6 +131,23 @@ func (d *daemon) wire(ctx context.Context) error {
 	}
 	d.cron = schedule.New(schedule.Config{Store: d.db, Submit: d.server.SubmitScheduled, Events: d.db, Logger: c.log})
 	return nil
+}
+
+// workOn opens what the loop works on: a queue, sandboxes, nodes.
+func (d *daemon) workOn(ctx context.Context, loop *control.Config) (err error) {
+	c := d.cfg
+	if c.fleet.Spec.Follows() {
+		if d.followed, err = openFollowed(ctx, c.fleet, queueOptions{log: c.log, consumer: d.consumer()}); err != nil {
+			return err
+		}
+		return d.followed.configure(loop, &c.fleet.Spec)
+	}
+	loop.Sandboxes = d.boxes
+	if loop.Nodes, err = hostNode(c); err != nil {
+		return err
+	}
+	loop.Queue, err = d.openQueue(ctx)
+	return err
 }
 
 // webhookKey reads the key that webhooks are signed with, each time anew; nil

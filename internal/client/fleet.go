@@ -25,6 +25,18 @@ func (c *Client) FleetSpec(ctx context.Context) (json.RawMessage, error) {
 	return out, err
 }
 
+// Shadow compares what Muster would have had with what there was. since is a
+// time (RFC 3339) or a span up to now; empty is all that is kept.
+func (c *Client) Shadow(ctx context.Context, since string) (fleet.Shadow, error) {
+	ask := url.Values{}
+	if since != "" {
+		ask.Set("since", since)
+	}
+	var out fleet.Shadow
+	err := c.call(ctx, http.MethodGet, v1alpha1.RouteShadow, ask, nil, &out)
+	return out, err
+}
+
 // Forecast returns what the fleet expects of its load; see the query's fields.
 func (c *Client) Forecast(ctx context.Context, q fleet.ForecastQuery) (fleet.Forecast, error) {
 	ask := url.Values{}

@@ -36,7 +36,7 @@ type Floor struct {
 type Config struct {
 	Store     fleet.Store
 	Queue     fleet.Queue
-	Archive   fleet.Archive
+	Archive   fleet.Archive // not needed with Follow
 	Sandboxes fleet.Sandboxes
 	Nodes     fleet.Nodes
 	Secrets   fleet.Secrets // nil: no task may name one
@@ -44,6 +44,13 @@ type Config struct {
 	// Variant makes the template of a task whose resources, image or network
 	// differ from its template's; nil: the template itself.
 	Variant func(fleet.Template, fleet.TaskSpec) fleet.Template
+
+	// Follow says that others take the tasks from the queue: none is leased here,
+	// sandboxes and nodes are only counted, and what others hold runs in them.
+	Follow bool
+	// Workers is how many workers of others there are, where that is known; nil:
+	// never.
+	Workers func() (int, bool)
 
 	Logger   *slog.Logger      // default: discard
 	Clock    func() time.Time  // default: time.Now
@@ -64,7 +71,7 @@ type Config struct {
 }
 
 func (c *Config) complete() error {
-	if c.Store == nil || c.Queue == nil || c.Archive == nil || c.Sandboxes == nil || c.Nodes == nil {
+	if c.Store == nil || c.Queue == nil || c.Archive == nil && !c.Follow || c.Sandboxes == nil || c.Nodes == nil {
 		return errors.New("control: store, queue, archive, sandboxes and nodes are needed")
 	}
 	if c.Variant == nil {

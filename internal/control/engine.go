@@ -39,6 +39,7 @@ type Engine struct {
 	layer         layer
 	histories     histories
 	spend         spend
+	shadow        shadow
 	last          snapshot
 	said          map[fleet.PoolKey]said // what the journal was last told
 	ending        map[fleet.SandboxID]bool
@@ -154,11 +155,13 @@ func (e *Engine) Run(ctx context.Context) error {
 			e.c.Logger.Warn("cannot remove what pruned tasks left; the next start tries again", "error", err)
 		}
 	})
-	e.wg.Go(func() { _ = e.dispatch.Run(ctx) }) // never fails
+	if !e.c.Follow {
+		e.wg.Go(func() { _ = e.dispatch.Run(ctx) }) // never fails
+	}
 	e.loop(ctx)
 	e.wg.Wait()
 	end := context.WithoutCancel(ctx)
-	return errors.Join(e.save(end), e.keepHistory(end, true))
+	return errors.Join(e.save(end), e.saveShadow(end), e.keepHistory(end, true))
 }
 
 // shareWakes gives each wake of the queue to the dispatcher and the loop.

@@ -37,7 +37,7 @@ func (e *Engine) keepHouse(ctx context.Context) {
 		e.forget()
 	}
 	if due(&e.saved, now, saveEvery) {
-		if err := e.save(ctx); err != nil && ctx.Err() == nil {
+		if err := errors.Join(e.save(ctx), e.saveShadow(ctx)); err != nil && ctx.Err() == nil {
 			e.c.Logger.Warn("cannot keep measurements", "error", err)
 		}
 	}
@@ -72,6 +72,9 @@ func (e *Engine) prune(ctx context.Context, now time.Time) {
 		return
 	}
 	for _, id := range gone {
+		if e.c.Archive == nil {
+			break
+		}
 		if err := e.c.Archive.Remove(id); err != nil {
 			e.c.Logger.Warn("cannot remove what a pruned task left", "task", id, "error", err)
 		}
@@ -82,6 +85,9 @@ func (e *Engine) prune(ctx context.Context, now time.Time) {
 // kill between pruning a task and removing what it left. A task is stored
 // before it can leave anything.
 func (e *Engine) sweep(ctx context.Context) error {
+	if e.c.Archive == nil {
+		return nil // no task ever ran here
+	}
 	return e.c.Archive.Tasks(func(id fleet.TaskID) error {
 		if _, err := e.c.Store.Task(ctx, id); !errors.Is(err, fleet.ErrNotFound) {
 			return errors.Join(ctx.Err(), err)
@@ -110,7 +116,7 @@ func (e *Engine) forget() {
 func (e *Engine) load(ctx context.Context) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for key, to := range map[string]any{settingState: e.state, settingPools: &e.pools, settingSpend: &e.spend, settingLayer: &e.layer} {
+	for key, to := range map[string]any{settingState: e.state, settingPools: &e.pools, settingSpend: &e.spend, settingLayer: &e.layer, settingShadow: &e.shadow} {
 		b, err := e.c.Store.Setting(ctx, key)
 		if err != nil {
 			return fmt.Errorf("read %s: %w", key, err)

@@ -57,6 +57,9 @@ func (e *Engine) observe(ctx context.Context, now time.Time, spec *Spec) snapsho
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	err := e.queues(&s, readings)
+	if e.c.Follow {
+		overlay(boxes, &s.stats, now)
+	}
 	if nodesErr != nil {
 		nodes, s.o.NodesError = e.last.nodes, nodesErr.Error()
 	}
@@ -73,6 +76,13 @@ func (e *Engine) observe(ctx context.Context, now time.Time, spec *Spec) snapsho
 	}
 	s.o.Spend = e.spend.charge(now, units, spec.Policy, nodes)
 	s.o.Sort()
+	if e.c.Follow {
+		workers, known := 0, false
+		if e.c.Workers != nil {
+			workers, known = e.c.Workers()
+		}
+		e.shadow.measure(now, &s, workers, known)
+	}
 	return s
 }
 

@@ -33,6 +33,7 @@ func (s *Server) fleetRoutes(api huma.API) {
 	handle(s, api, events, s.events)
 	handle(s, api, operation(http.MethodGet, v1alpha1.RouteEventExplain, "explainEvent", "Why an event happened", http.StatusNotFound), s.explainEvent)
 	s.forecastRoute(api)
+	s.shadowRoute(api)
 	handle(s, api, operation(http.MethodGet, v1alpha1.RouteVersion, "getVersion", "The server's version"), s.version)
 }
 

@@ -35,6 +35,9 @@ type Engine interface {
 	// Forecast is what the fleet or one template expects of its load; up to a
 	// second of work with a back-test.
 	Forecast(ctx context.Context, q fleet.ForecastQuery) (fleet.Forecast, error)
+	// Shadow compares a fleet that others work for with what Muster would have
+	// had; ErrNotFound where Muster runs the tasks.
+	Shadow(ctx context.Context, since time.Time) (fleet.Shadow, error)
 }
 
 // Bounds of the server.

@@ -1,0 +1,71 @@
+package v1alpha1
+
+import "time"
+
+// The modes of a fleet.
+const (
+	ModeRun    = "run"
+	ModeScale  = "scale"
+	ModeShadow = "shadow"
+)
+
+// What is assumed of a fleet that others run.
+const (
+	defaultBoot             = 45 * time.Second
+	defaultSlots            = 8
+	defaultStartupOfWorkers = 5 * time.Second
+)
+
+// Follows tells whether others take the tasks from the queue.
+func (s *FleetSpec) Follows() bool { return s.Mode == ModeScale || s.Mode == ModeShadow }
+
+// signals are the types of queue that can only be read.
+var signals = map[string]bool{"prometheus": true, "http": true, "temporal": true}
+
+func (s *FleetSpec) validateMode(ps *problems) {
+	ps.oneOf("spec.mode", s.Mode, ModeRun, ModeScale, ModeShadow)
+	p := s.Nodes.Provider
+	ps.oneOf("spec.nodes.provider", p, "host", "external")
+	ps.duration("spec.nodes.boot", s.Nodes.Boot, time.Second, time.Hour, "")
+	ps.whole("spec.nodes.max", s.Nodes.Max, 1, 100_000)
+	ps.duration("spec.workers.startup", s.Workers.Startup, time.Millisecond, time.Hour, "")
+	if s.Follows() {
+		if p == "host" {
+			ps.addf("spec.nodes.provider", "external", "is host, and with mode: %s nothing runs here", s.Mode)
+		}
+		if q := s.Queue.Type; q == "" || q == "embedded" {
+			ps.addf("spec.queue.type", "an outside queue, which others work off", "is embedded, whose tasks only Muster can run; mode is %s", s.Mode)
+		}
+		if a := s.Workers.Actual; a != nil {
+			a.validate(ps, "spec.workers.actual")
+		}
+		return
+	}
+	if p == "external" {
+		ps.addf("spec.nodes.provider", "host, or mode: scale", "is external, where Muster cannot start sandboxes")
+	}
+	if signals[s.Queue.Type] {
+		ps.addf("spec.queue.type", "mode: scale or shadow, or a queue that tasks can be taken from", "is %s, which can only be read", s.Queue.Type)
+	}
+	for field, set := range map[string]bool{
+		"spec.workers.startup": s.Workers.Startup != "", "spec.workers.actual": s.Workers.Actual != nil,
+		"spec.nodes.boot": s.Nodes.Boot != "", "spec.nodes.max": s.Nodes.Max != 0,
+	} {
+		if set {
+			ps.addf(field, "mode: scale or shadow, or no such field", "has no meaning with mode: run")
+		}
+	}
+}
+
+func (a *Actual) validate(ps *problems, field string) {
+	if (a.Prometheus == nil) == (a.HTTP == nil) {
+		ps.addf(field, "exactly one of prometheus and http", "does not say where to read")
+		return
+	}
+	if a.Prometheus != nil {
+		a.Prometheus.validate(ps, sub(field, "prometheus"))
+	}
+	if a.HTTP != nil {
+		a.HTTP.validate(ps, sub(field, "http"))
+	}
+}
