@@ -1,6 +1,9 @@
 package v1alpha1
 
-import "time"
+import (
+	"net"
+	"time"
+)
 
 // The modes of a fleet.
 const (
@@ -23,6 +26,9 @@ func (s *FleetSpec) Follows() bool { return s.Mode == ModeScale || s.Mode == Mod
 var signals = map[string]bool{"prometheus": true, "http": true, "temporal": true}
 
 func (s *FleetSpec) validateMode(ps *problems) {
+	if s.KEDA != nil {
+		s.KEDA.validate(ps, "spec.keda")
+	}
 	ps.oneOf("spec.mode", s.Mode, ModeRun, ModeScale, ModeShadow)
 	p := s.Nodes.Provider
 	ps.oneOf("spec.nodes.provider", p, "host", "external")
@@ -54,6 +60,16 @@ func (s *FleetSpec) validateMode(ps *problems) {
 		if set {
 			ps.addf(field, "mode: scale or shadow, or no such field", "has no meaning with mode: run")
 		}
+	}
+}
+
+func (k *KEDA) validate(ps *problems, field string) {
+	if _, port, err := net.SplitHostPort(k.Listen); err != nil || port == "" {
+		ps.addf(sub(field, "listen"), "HOST:PORT or :PORT, such as :7434", "%q is no address", clip(k.Listen))
+	}
+	ps.tls(field, &QueueTLS{Cert: k.Cert, Key: k.Key, CA: k.ClientCA})
+	if k.ClientCA != "" && k.Cert == "" {
+		ps.addf(sub(field, "cert"), "a certificate and its key", "is missing, and clients' certificates are asked for over TLS only")
 	}
 }
 

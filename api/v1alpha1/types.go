@@ -43,6 +43,20 @@ type FleetSpec struct {
 	Webhooks  Webhooks   `json:"webhooks,omitempty"`
 	Retention Retention  `json:"retention,omitempty"`
 	Workers   Workers    `json:"workers,omitempty"`
+	KEDA      *KEDA      `json:"keda,omitempty"`
+}
+
+// KEDA serves KEDA's external-scaler protocol, so that a ScaledObject or
+// ScaledJob can take what the fleet should be as its metric.
+type KEDA struct {
+	// Listen is an address such as 127.0.0.1:7434 or :7434.
+	Listen string `json:"listen"`
+	// Cert and Key are PEM files of the server's certificate; ClientCA of those
+	// who may sign clients' certificates, which are then asked for. Without any the
+	// service is in the clear, and open to whoever reaches it.
+	Cert     string `json:"cert,omitempty"`
+	Key      string `json:"key,omitempty"`
+	ClientCA string `json:"clientCA,omitempty"`
 }
 
 // Workers describes workers that others run, with mode: scale and shadow.

@@ -56,6 +56,7 @@ type daemon struct {
 	source   fleet.Source  // nil: no outside queue
 	intake   *intake.Queue // likewise
 	followed *followed     // nil where Muster runs the tasks
+	keda     *kedaService  // nil: not asked for
 }
 
 // openDaemon opens and wires everything; nothing runs yet. What was opened is
@@ -94,6 +95,9 @@ func openDaemon(ctx context.Context, c daemonConfig) (_ *daemon, err error) {
 		}
 	}
 	if err = d.wire(ctx); err != nil {
+		return nil, err
+	}
+	if d.keda, err = openKEDA(d); err != nil {
 		return nil, err
 	}
 	return d, nil
@@ -152,6 +156,9 @@ func (d *daemon) run(ctx context.Context) error {
 	}
 	if d.intake != nil {
 		spawn("queue", d.intake.Run)
+	}
+	if d.keda != nil {
+		spawn("external scaler", d.keda.run)
 	}
 	if d.followed != nil {
 		spawn("queue", d.followed.queue.Run)
@@ -213,6 +220,9 @@ func (d *daemon) isReady(ctx context.Context) error {
 
 // close releases what was opened, in reverse order. Sandboxes are left alone.
 func (d *daemon) close() {
+	if d.keda != nil {
+		_ = d.keda.listener.Close()
+	}
 	if err := d.closeQueue(); err != nil {
 		d.cfg.log.Warn("the queue", "error", err)
 	}

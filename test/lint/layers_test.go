@@ -46,6 +46,7 @@ var layers = []layer{
 	{"internal/protocol", "adapter", []string{"internal/fleet"}},
 	{"internal/runner", "runner", []string{"internal/fleet", "internal/protocol"}},
 	{"internal/server", "edge", []string{"internal/fleet", "api/v1alpha1", "internal/calendar"}},
+	{"internal/keda", "edge", []string{"internal/fleet"}},
 	{"internal/client", "edge", []string{"internal/fleet", "api/v1alpha1"}},
 	{"internal/doctor", "edge", []string{"internal/fleet"}},
 	{"internal/terminal", "edge", nil},
