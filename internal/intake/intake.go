@@ -121,6 +121,9 @@ func (q *Queue) Run(ctx context.Context) error {
 		}
 	}
 	wg.Go(func() { readLoop(ctx, clocked{paceOf(q.traits), q.Clock}, q.read, q.readOnce) })
+	// What is held already is claimed before anything is taken: a message whose
+	// lease ran out meanwhile would otherwise come as a new delivery.
+	q.extendAll(ctx)
 	wg.Go(func() { q.fetchLoop(ctx) })
 	wg.Go(func() { q.extendLoop(ctx) })
 	wg.Go(func() { q.settleLoop(ctx) })

@@ -27,7 +27,7 @@ var contract = map[string][]string{
 	v1alpha1.RouteDecisions: {"GET"}, v1alpha1.RoutePolicy: {"GET"},
 	v1alpha1.RouteSchedules: {"GET"}, v1alpha1.RouteSchedule: {"GET", "PUT", "DELETE"}, v1alpha1.RouteVersion: {"GET"},
 	v1alpha1.RouteForecast: {"GET"}, v1alpha1.RouteShadow: {"GET"},
-	"/healthz":             {"GET"}, "/readyz": {"GET"},
+	"/healthz": {"GET"}, "/readyz": {"GET"},
 }
 
 type openapi struct {
