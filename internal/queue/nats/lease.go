@@ -129,7 +129,9 @@ func (s *Source) round(now time.Time) time.Duration {
 		left := l.until.Sub(now)
 		if left <= 0 && l.users == 0 {
 			delete(s.leases.held, seq)
-			ended = append(ended, l)
+			if l.sure.After(now) { // else the message may be with another by now
+				ended = append(ended, l)
+			}
 			continue
 		}
 		if l.until.After(l.sure) && !l.sure.IsZero() { // else not known to be held

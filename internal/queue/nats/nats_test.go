@@ -117,22 +117,23 @@ func (r *rig) dead(ctx context.Context, stream string) (sent []queuetest.Sent, w
 	return sent, why, nil
 }
 
-// fill publishes without waiting for each.
+// fill publishes without being told of each message, then waits for the sum.
 func (r *rig) fill(ctx context.Context, stream string, n int) error {
-	js, err := jetstream.New(r.nc, jetstream.WithPublishAsyncMaxPending(2000))
-	if err != nil {
-		return err
-	}
+	subject, body := strings.ToLower(stream)+".run", []byte("{}")
 	for range n {
-		if _, err := js.PublishAsync(strings.ToLower(stream)+".run", []byte("{}"), jetstream.WithStallWait(time.Minute)); err != nil {
+		if err := r.nc.Publish(subject, body); err != nil {
 			return err
 		}
 	}
-	select {
-	case <-js.PublishAsyncComplete():
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+	for {
+		s, err := r.js.Stream(ctx, stream)
+		if err != nil {
+			return err
+		}
+		if s.CachedInfo().State.Msgs >= uint64(n) {
+			return nil
+		}
+		time.Sleep(50 * time.Millisecond)
 	}
 }
 

@@ -43,6 +43,9 @@ type delivery struct {
 	msg *sdk.Msg
 	receipt
 	got time.Time
+	// ours: until then the server waits; later it may have given the message to
+	// another consumer, whom giving it back would rob of it.
+	ours time.Time
 }
 
 // given is a message that went back when the consumer had made so many
@@ -254,18 +257,22 @@ func (s *Source) offer(ses *session, m *sdk.Msg) {
 		return
 	}
 	r.owner = s.owner
+	q, err := s.attached(s.ctx, ses)
+	if err != nil {
+		return // it goes back after AckWait
+	}
 	now := time.Now()
-	if q, err := s.attached(s.ctx, ses); err == nil && s.leases.resume(r, now.Add(q.hold)) {
+	if s.leases.resume(r, now.Add(q.hold)) {
 		return // its lease goes on
 	}
 	took := make(chan struct{})
 	s.probe.mu.Lock()
 	s.probe.want = false
-	s.probe.got, s.probe.took = &delivery{msg: m, receipt: r, got: now}, took
+	s.probe.got, s.probe.took = &delivery{msg: m, receipt: r, got: now, ours: now.Add(q.hold * 2 / 3)}, took
 	s.probe.back = nil
 	s.probe.mu.Unlock()
 	s.arouse()
-	timer := time.NewTimer(probeHold)
+	timer := time.NewTimer(min(probeHold, q.hold/3))
 	defer timer.Stop()
 	select {
 	case <-took:
@@ -295,7 +302,9 @@ func (s *Source) giveBackProbe() {
 	back := &given{receipt: d.receipt, deliveries: d.delivery}
 	s.probe.back = back
 	s.probe.mu.Unlock()
-	// Where the server does not hear of it, AckWait gives it back.
+	if time.Now().After(d.ours) {
+		return // AckWait gives it back, as where the server does not hear of it
+	}
 	_ = s.call(s.ctx, "give back", func(ctx context.Context, ses *session) error {
 		q, err := s.attached(ctx, ses)
 		if err != nil {
