@@ -35,6 +35,7 @@ type session struct {
 
 	mu     sync.Mutex
 	denied error // what the server refused last: such a request has no answer
+	since  time.Time
 	queue  *queue
 }
 
@@ -161,16 +162,17 @@ func nkey(seed []byte) ([]sdk.Option, error) {
 func (ses *session) refuse(err error) {
 	ses.mu.Lock()
 	defer ses.mu.Unlock()
-	ses.denied = err
+	ses.denied, ses.since = err, time.Now()
 }
 
-// refusal is what the server refused since the last call of it, nil for none.
+// refusal is what the server refused while a call may have waited; nil for none.
 func (ses *session) refusal() error {
 	ses.mu.Lock()
 	defer ses.mu.Unlock()
-	err := ses.denied
-	ses.denied = nil
-	return err
+	if time.Since(ses.since) > 2*callTimeout {
+		return nil
+	}
+	return ses.denied
 }
 
 // run keeps a session until the Source is closed.
@@ -252,10 +254,18 @@ func (s *Source) call(ctx context.Context, op string, do func(context.Context, *
 	return nil
 }
 
+// run does one operation; once more where the queue that was known is gone, and
+// perhaps another has taken its place.
 func (ses *session) run(ctx context.Context, do func(context.Context, *session) error) error {
+	ses.mu.Lock()
+	known := ses.queue != nil
+	ses.mu.Unlock()
 	err := explain(do(ctx, ses))
 	if errors.Is(err, fleet.ErrNotFound) {
 		ses.detach()
+		if known {
+			err = explain(do(ctx, ses))
+		}
 	}
 	if errors.Is(err, fleet.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
 		if no := ses.refusal(); no != nil {
