@@ -298,7 +298,6 @@ func (s *Source) giveBackProbe() {
 		clear(s.probe.peeked)
 	}
 	s.probe.peeked[peek{d.seq, d.at}]++
-	// Until it is known how many deliveries there were, this one is the last.
 	back := &given{receipt: d.receipt, deliveries: d.delivery}
 	s.probe.back = back
 	s.probe.mu.Unlock()
@@ -310,16 +309,14 @@ func (s *Source) giveBackProbe() {
 		if err != nil {
 			return err
 		}
-		if err := s.tell(ctx, ses, d.reply, "-NAK"); err != nil {
-			return err
-		}
+		// Read before: the message may be with another the moment it is back.
 		i, err := s.info(ctx, q)
 		if err != nil {
 			return err
 		}
 		s.probe.mu.Lock()
-		defer s.probe.mu.Unlock()
 		back.deliveries = i.Delivered.Consumer
-		return nil
+		s.probe.mu.Unlock()
+		return s.tell(ctx, ses, d.reply, "-NAK")
 	})
 }
