@@ -63,7 +63,7 @@ func (r *rig) stream(t testing.TB, c jetstream.StreamConfig) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second) //nolint:usetesting // the test's has ended
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
 		_ = r.js.DeleteStream(ctx, c.Name)
 		_ = r.js.DeleteStream(ctx, c.Name+"_DEAD")
