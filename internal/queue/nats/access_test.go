@@ -193,6 +193,10 @@ func TestPermissions(t *testing.T) {
 	r := newRig(t, `authorization { users: [
   { user: admin, password: a }
   { user: muster, password: b, permissions: { publish: { allow: ["$JS.API.STREAM.INFO.*"] }, subscribe: { allow: ["_INBOX_m.>"] } } }
+  { user: least, password: c, permissions: { publish: { allow: [
+    "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.CREATE.*", "$JS.API.STREAM.MSG.GET.*", "$JS.API.CONSUMER.INFO.*.muster",
+    "$JS.API.CONSUMER.CREATE.*.muster", "$JS.API.CONSUMER.MSG.NEXT.*.muster", "$JS.ACK.*.muster.>", "dead" ] },
+    subscribe: { allow: ["_INBOX.>"] } } }
 ] }`, sdk.UserInfo("admin", "a"))
 	c := r.config(r.stream(t, jetstream.StreamConfig{}))
 	c.User, c.Password, c.InboxPrefix = "muster", connect.Fixed("b"), "_INBOX_m"
@@ -200,6 +204,19 @@ func TestPermissions(t *testing.T) {
 	wants(t, "may not look at consumers", err, fleet.ErrDenied)
 	if err != nil && !strings.Contains(err.Error(), "CONSUMER.INFO") {
 		t.Errorf("%v does not say what is not allowed", err)
+	}
+	// What docs/queues/nats.md lists is enough.
+	c.User, c.Password, c.InboxPrefix, c.DeadSubject = "least", connect.Fixed("c"), "", "dead"
+	if err := r.reach(t, c); err != nil {
+		t.Errorf("least permissions: %v", err)
+	}
+	s := r.open(t, c)
+	defer s.Close()
+	if err := r.publish(t.Context(), c.Stream, sent("bad")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.DeadLetter(t.Context(), receive(t, s, time.Minute), "bad"); err != nil {
+		t.Errorf("dead-letter with least permissions: %v", err)
 	}
 }
 
