@@ -3,12 +3,12 @@ package postgres
 import (
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"go.uber.org/goleak"
 
 	"muster.dev/muster/internal/fleet"
@@ -17,30 +17,37 @@ import (
 	"muster.dev/muster/internal/queue/queuetest/servers"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	flag.Parse()
+	// The suite waits for most of its time: more of it at once than there are
+	// processors.
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
 
-// TestConformance runs the suite on one server, with tables of a test's own.
+// TestConformance runs the suite, each kind of table on a server of its own
+// since the suite stops it, all at once since the suite mostly waits.
 func TestConformance(t *testing.T) {
-	s := servers.StartPostgres(t, servers.PostgresSetup{})
-	n := 0
 	t.Run("own table", func(t *testing.T) {
+		t.Parallel()
+		s := servers.StartPostgres(t, servers.PostgresSetup{})
+		n := 0
 		queuetest.RunSource(t, func(t *testing.T) queuetest.Outside {
 			n++
 			return ownTable(t, s, fmt.Sprintf("queue_%d", n))
 		})
 	})
-	t.Run("own table, polled", func(t *testing.T) {
-		n++
-		q := open(t, s, Config{Table: fmt.Sprintf("queue_%d", n), Create: true, Poll: true})
-		if q.Wake() != nil || q.Traits().Push {
-			t.Error("a queue that is polled pushes")
-		}
-	})
-	for name, f := range foreign() {
-		t.Run(name, func(t *testing.T) {
+	for _, f := range foreigners {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			s := servers.StartPostgres(t, servers.PostgresSetup{})
+			exec(t, s, f.create)
+			n := 0
 			queuetest.RunSource(t, func(t *testing.T) queuetest.Outside {
 				n++
-				return f.outside(t, s, fmt.Sprintf("foreign_%d", n))
+				return f.outside(t, s, fmt.Sprintf("agents%d", n))
 			})
 		})
 	}
@@ -102,7 +109,7 @@ func insert(ctx context.Context, s *servers.Postgres, sql string, args func(queu
 	})
 }
 
-func ownTable(t *testing.T, s *servers.Postgres, name string) queuetest.Outside {
+func ownTable(_ *testing.T, s *servers.Postgres, name string) queuetest.Outside {
 	return queuetest.Outside{
 		Open: func(t *testing.T) fleet.Source {
 			q, err := New(t.Context(), at(s, Config{Table: name, Create: true}))
@@ -131,9 +138,10 @@ func ownTable(t *testing.T, s *servers.Postgres, name string) queuetest.Outside 
 	}
 }
 
-func dead(ctx context.Context, s *servers.Postgres, sql string) (sent []queuetest.Sent, why []string, err error) {
+// dead reads body, headers (JSON) and reason.
+func dead(ctx context.Context, s *servers.Postgres, sql string, args ...any) (sent []queuetest.Sent, why []string, err error) {
 	err = admin(ctx, s, func(c *pgx.Conn) error {
-		rows, err := c.Query(ctx, sql)
+		rows, err := c.Query(ctx, sql, args...)
 		if err != nil {
 			return err
 		}
@@ -160,11 +168,3 @@ func restart(s *servers.Postgres) func(time.Duration) {
 		s.Start()
 	}
 }
-
-var _ = pgconn.PgError{}
-
-type foreignTable struct {
-	outside func(t *testing.T, s *servers.Postgres, name string) queuetest.Outside
-}
-
-func foreign() map[string]foreignTable { return nil }

@@ -68,6 +68,9 @@ func (q *Source) lease(ctx context.Context, n int, visibility time.Duration) ([]
 		out = append(out, m)
 	}
 	if q.own == nil && len(out) > 0 {
+		for i := range out {
+			out[i].Receipt = foreignReceipt(out[i].ID, out[i].Receipt)
+		}
 		q.later(visibility)
 	}
 	return out, nil
@@ -118,9 +121,10 @@ func (q *Source) settle(ctx context.Context, what string, st statement, m fleet.
 	if err := q.consumes(); err != nil {
 		return err
 	}
-	named["id"], named["receipt"], named["consumer"] = m.ID, m.Receipt, q.cfg.Consumer
+	receipt, known := q.receipt(m)
+	named["id"], named["receipt"], named["consumer"] = m.ID, receipt, q.cfg.Consumer
 	return q.call(ctx, what, func(ctx context.Context) error {
-		if q.own != nil && !ours(m) {
+		if !known {
 			return fmt.Errorf("message %.80q was never leased here: %w", m.ID, fleet.ErrFenced)
 		}
 		tag, err := q.pool.Exec(ctx, st.sql, st.values(named)[1:]...)
@@ -131,11 +135,19 @@ func (q *Source) settle(ctx context.Context, what string, st statement, m fleet.
 	})
 }
 
-// ours: names of our own table are numbers and receipts have the length of a
-// UUID; others are of another queue, from before this one was configured.
-func ours(m fleet.Message) bool {
+// foreignReceipt tells deliveries of different messages apart, whose receipts
+// may be no more than the number of the attempt.
+func foreignReceipt(id, receipt string) string { return id + " " + receipt }
+
+// receipt is the one for the statements; false where it is none of this queue,
+// such as one from before another queue was configured.
+func (q *Source) receipt(m fleet.Message) (string, bool) {
+	if q.own == nil {
+		return strings.CutPrefix(m.Receipt, foreignReceipt(m.ID, ""))
+	}
+	// Names are numbers and receipts have the form of a UUID.
 	_, err := strconv.ParseInt(m.ID, 10, 64)
-	return err == nil && len(m.Receipt) == 36 && strings.Trim(m.Receipt, "0123456789abcdef-") == ""
+	return m.Receipt, err == nil && len(m.Receipt) == 36 && strings.Trim(m.Receipt, "0123456789abcdef-") == ""
 }
 
 // later wakes when a lease or a delay of a foreign table ends; of our own the

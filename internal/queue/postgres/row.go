@@ -83,7 +83,7 @@ func (r row) stats(at time.Time) (fleet.SignalStats, error) {
 
 const (
 	maxID      = 512
-	maxReceipt = 4 << 10
+	maxReceipt = 3 << 10 // with the ID before it, less than the port's 4 KiB
 )
 
 // message reads a delivery asked for at the time at.
