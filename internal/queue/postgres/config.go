@@ -162,8 +162,8 @@ func (c *Config) address() (string, error) {
 	if c.Host != "" || c.Port != 0 || c.Database != "" || c.User != "" {
 		return "", invalid("url", "url, or host, port, database and user", "is set beside host, port, database or user")
 	}
-	u, err := url.Parse(c.URL)
-	if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
+	u, err := parseURL(c.URL)
+	if err != nil {
 		// Without the cause: it would show the URL, and what is in it.
 		return "", invalid("url", "postgres://user@host:5432/database", "is no address of PostgreSQL")
 	}
@@ -171,16 +171,32 @@ func (c *Config) address() (string, error) {
 	if _, in := u.User.Password(); in || query.Has("password") || query.Has("sslpassword") {
 		return "", invalid("url", "an address without a password, and the field password", "has a password in it")
 	}
+	address := c.URL
 	if c.TLS.Enabled {
 		for _, k := range []string{"sslmode", "ssl", "sslrootcert", "sslcert", "sslkey", "sslnegotiation"} {
 			if query.Has(k) {
 				return "", invalid("url", "TLS in one place", "has %s beside the field tls", k)
 			}
 		}
-		query.Set("sslmode", "disable") // TLS is set afterwards
-		u.RawQuery = query.Encode()
+		if u.RawQuery == "" {
+			address = strings.TrimSuffix(address, "?") + "?sslmode=disable" // TLS is set afterwards
+		} else {
+			address += "&sslmode=disable"
+		}
 	}
-	return u.String(), nil
+	return address, nil
+}
+
+var authority = regexp.MustCompile(`^(postgres(?:ql)?://)((?:[^/?#]*@)?)[^/?#@]*(.*)$`)
+
+// parseURL reads all but the hosts: a list of them with ports, as PostgreSQL
+// has it, is no URL to others.
+func parseURL(s string) (*url.URL, error) {
+	m := authority.FindStringSubmatch(s)
+	if m == nil || strings.Contains(m[3], "#") {
+		return nil, fleet.ErrInvalid
+	}
+	return url.Parse(m[1] + m[2] + "hosts" + m[3])
 }
 
 func (c *Config) assembled() (string, error) {
