@@ -113,7 +113,7 @@ var postgresURL = regexp.MustCompile(`^(postgres(?:ql)?://)((?:[^/?#]*@)?)[^/?#@
 // PostgreSQL has it, is no URL to others.
 func parsePostgresURL(s string) (*url.URL, error) {
 	m := postgresURL.FindStringSubmatch(s)
-	if m == nil {
+	if m == nil || strings.ContainsAny(m[3], "#@") { // @: an unescaped / in a password
 		return nil, fleet.ErrInvalid
 	}
 	return url.Parse(m[1] + m[2] + "hosts" + m[3])

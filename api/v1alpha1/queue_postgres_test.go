@@ -37,6 +37,7 @@ func TestPostgresQueue(t *testing.T) {
 	for bad, want := range map[string]string{
 		"url: postgres://u:hunter2@h/d":                             "spec.queue.postgres.url: has a password in it",
 		"url: postgres://h/d?password=hunter2":                      "spec.queue.postgres.url: has a password in it",
+		"url: postgres://u:hunter2/x@h/d":                           "spec.queue.postgres.url: is no address",
 		"url: mysql://h":                                            "spec.queue.postgres.url: is no address of PostgreSQL",
 		"url: 'postgres://hunter2%zz@h'":                            "spec.queue.postgres.url: is no address of PostgreSQL",
 		"url: postgres://h\nuser: u":                                "spec.queue.postgres.url: is set beside",

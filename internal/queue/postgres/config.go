@@ -193,7 +193,7 @@ var authority = regexp.MustCompile(`^(postgres(?:ql)?://)((?:[^/?#]*@)?)[^/?#@]*
 // has it, is no URL to others.
 func parseURL(s string) (*url.URL, error) {
 	m := authority.FindStringSubmatch(s)
-	if m == nil || strings.Contains(m[3], "#") {
+	if m == nil || strings.ContainsAny(m[3], "#@") { // @: an unescaped / in a password
 		return nil, fleet.ErrInvalid
 	}
 	return url.Parse(m[1] + m[2] + "hosts" + m[3])
