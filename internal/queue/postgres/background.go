@@ -15,6 +15,8 @@ const (
 	// tick is how long the clock of our own table waits at most: leases that
 	// another process takes are seen within it.
 	tick = time.Second
+	// again is the pause after a count was folded, a part at a time.
+	again = 100 * time.Millisecond
 	// pulse is how often the listener asks whether its connection still lives.
 	pulse = 10 * time.Second
 )
@@ -67,7 +69,8 @@ func (q *Source) turn(ctx context.Context) (next time.Duration, more bool, err e
 	if err != nil {
 		return 0, false, err
 	}
-	if _, err := r.Exec(); err != nil {
+	folded, err := r.Exec()
+	if err != nil {
 		return 0, false, err
 	}
 	var left *float64
@@ -75,7 +78,10 @@ func (q *Source) turn(ctx context.Context) (next time.Duration, more bool, err e
 		return 0, false, err
 	}
 	next = tick
-	if left != nil && *left < tick.Seconds() {
+	if folded.RowsAffected() > 0 {
+		next = again // there may be more, from when no consumer ran
+	}
+	if left != nil && *left < next.Seconds() {
 		next = time.Duration(*left * float64(time.Second))
 	}
 	return next, tag.RowsAffected() > 0, nil

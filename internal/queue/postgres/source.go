@@ -193,10 +193,13 @@ func (q *Source) ensure(ctx context.Context) error {
 
 // create makes our table where it is missing.
 func (q *Source) create(ctx context.Context, c *pgx.Conn) error {
+	// Not to_regclass: within a transaction it may answer from before another
+	// process committed the table.
 	exists := func(on interface {
 		QueryRow(context.Context, string, ...any) pgx.Row
 	}) (there bool, err error) {
-		err = on.QueryRow(ctx, q.own.fill(`SELECT to_regclass($1::text) IS NOT NULL`), q.own.fill("{{table}}")).Scan(&there)
+		err = on.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+			WHERE n.nspname = $1::text AND c.relname = $2::text)`, q.own.schema, q.own.name).Scan(&there)
 		return there, err
 	}
 	there, err := exists(c)
@@ -207,7 +210,7 @@ func (q *Source) create(ctx context.Context, c *pgx.Conn) error {
 	if !q.cfg.Create {
 		return fmt.Errorf("table %s.%s: %w; set create, or run\n%s", q.own.schema, q.own.name, fleet.ErrNotFound, ddl)
 	}
-	return pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
+	return pgx.BeginTxFunc(ctx, c, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
 		// Two processes that begin together: the second waits, and finds it.
 		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended($1::text, 0))`, q.own.channel()); err != nil {
 			return err

@@ -46,8 +46,7 @@ func StartPostgres(t testing.TB, s PostgresSetup) *Postgres {
 	const debian = "/usr/lib/postgresql/*/bin"
 	server, initdb, isReady := Program(t, "postgres", debian), Program(t, "initdb", debian), Program(t, "pg_isready", debian)
 	p := &Postgres{Port: Port(t), own: unprivileged(t)}
-	// Not t.TempDir: its parents are closed to another user.
-	parent, err := os.MkdirTemp("", "muster-postgres-")
+	parent, err := os.MkdirTemp("", "muster-postgres-") //nolint:usetesting // the parents of t.TempDir are closed to another user
 	if err != nil {
 		t.Fatal(err)
 	}
