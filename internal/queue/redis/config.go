@@ -83,9 +83,9 @@ type Stream struct {
 
 // check fills in the defaults.
 func (c *Config) check() error {
-	for _, problem := range []error{c.checkServer(), c.checkQueue(), c.checkDead()} {
-		if problem != nil {
-			return problem
+	for _, part := range []func() error{c.checkServer, c.checkQueue, c.checkDead} {
+		if err := part(); err != nil {
+			return err
 		}
 	}
 	if c.Consumer == "" {

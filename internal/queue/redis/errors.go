@@ -22,6 +22,8 @@ var kinds = []struct {
 	{"NOAUTH", fleet.ErrDenied},
 	{"WRONGPASS", fleet.ErrDenied},
 	{"NOPERM", fleet.ErrDenied},
+	// What a server says to a long command of somebody it does not know yet.
+	{"ERR Protocol error: unauthenticated", fleet.ErrDenied},
 	{"ERR invalid password", fleet.ErrDenied},
 	{"ERR AUTH", fleet.ErrDenied},
 	{"ERR Client sent AUTH", fleet.ErrDenied},

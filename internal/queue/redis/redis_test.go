@@ -77,9 +77,7 @@ func onList(f *queuetest.Outside, c *redis.Client, cfg Config) {
 		}
 		return push(ctx, cfg.List.Name, bodies...).Err()
 	}
-	f.Fill = func(ctx context.Context, n int) error {
-		return c.Eval(ctx, `for i = 1, ARGV[1] do redis.call('LPUSH', KEYS[1], i) end return 1`, []string{cfg.List.Name}, n).Err()
-	}
+	f.Fill = filler(c, cfg.List.Name, `redis.call('LPUSH', KEYS[1], i)`)
 	f.Dead = func(ctx context.Context) (out []queuetest.Sent, why []string, _ error) {
 		_ = cfg.check()
 		bodies, err := c.LRange(ctx, cfg.Dead, 0, -1).Result()
@@ -92,6 +90,21 @@ func onList(f *queuetest.Outside, c *redis.Client, cfg Config) {
 			out, why = append(out, queuetest.Sent{Body: []byte(b)}), append(why, strings.ReplaceAll(reason, `\n`, "\n"))
 		}
 		return out, why, err
+	}
+}
+
+// filler runs the command many times on the server, without a journal.
+func filler(c *redis.Client, key, command string) func(context.Context, int) error {
+	return func(ctx context.Context, n int) error {
+		if err := c.ConfigSet(ctx, "appendonly", "no").Err(); err != nil {
+			return err
+		}
+		for range n / 100_000 {
+			if err := c.Eval(ctx, "for i = 1, 100000 do "+command+" end return 1", []string{key}).Err(); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 }
 
@@ -115,14 +128,7 @@ func onStream(f *queuetest.Outside, c *redis.Client, cfg Config) {
 		}
 		return nil
 	}
-	f.Fill = func(ctx context.Context, n int) error {
-		for range n / 100_000 {
-			if err := c.Eval(ctx, `for i = 1, 100000 do redis.call('XADD', KEYS[1], '*', 'body', i) end return 1`, []string{cfg.Stream.Name}).Err(); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
+	f.Fill = filler(c, cfg.Stream.Name, `redis.call('XADD', KEYS[1], '*', 'body', i)`)
 	f.Dead = func(ctx context.Context) (out []queuetest.Sent, why []string, _ error) {
 		entries, err := c.XRange(ctx, cfg.Dead, "-", "+").Result()
 		for _, e := range entries {
