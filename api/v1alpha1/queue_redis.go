@@ -62,7 +62,7 @@ func (q *RedisQueue) validate(ps *problems, field string) {
 	if q.Dead != "" {
 		ps.redisKey(sub(field, "dead"), q.Dead)
 	}
-	name := ""
+	var name string
 	switch {
 	case (q.List == nil) == (q.Stream == nil):
 		ps.addf(field, "exactly one of list and stream", "has both or neither of them")

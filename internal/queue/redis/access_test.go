@@ -204,6 +204,17 @@ func TestCluster(t *testing.T) {
 		}
 		s.Close()
 	}
+	user := append([]string{"on", ">" + password}, rules...)
+	if err := client(t, server.Address).ACLSetUser(t.Context(), "muster", append(user, "~{b}*", "+cluster|slots")...).Err(); err != nil {
+		t.Fatal(err)
+	}
+	limited := Config{Addresses: []string{server.Address}, Cluster: true, List: &List{Name: "{b}list"}, Username: "muster", Password: connect.Fixed(password)}
+	push(t, limited, "one")
+	push(t, limited, "two")
+	l := open(t, limited)
+	defer l.Close()
+	lifecycle(t, l)
+	within(t, "the server tells of changes", l.pushed.Load)
 	_, err := New(t.Context(), Config{Addresses: []string{server.Address}, Cluster: true, List: &List{Name: "agents"}, Dead: "agents:dead"})
 	fails(t, "dead letters in another slot", err, fleet.ErrInvalid)
 	if err == nil || !strings.Contains(err.Error(), "{agents}") {

@@ -79,7 +79,8 @@
 // Nothing is held by a process: what a dead one had comes again when its lease
 // ends. A script whose answer is lost may have run: a message it leased comes
 // again when the lease ends; a second Ack of what it acknowledged is ErrFenced.
-// Scripts are not repeated by the client. What the server itself forgets, in a
+// Scripts are not repeated by the client, but in a cluster, whose client does
+// so after an error of the network; to the same effect. What the server itself forgets, in a
 // failover to a replica that had not heard of it yet, it forgets of any client.
 //
 // [cluster-spec]: https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/

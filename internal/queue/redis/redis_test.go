@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"strings"
 	"testing"
@@ -17,13 +18,20 @@ import (
 	"muster.dev/muster/internal/queue/queuetest/servers"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	flag.Parse()
+	// The tests wait more than they work, each on a server of its own.
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 const password = "s3cret-pa55"
 
 // client is what a producer would use.
 func client(t testing.TB, address string) *redis.Client {
-	c := redis.NewClient(&redis.Options{Addr: address, Password: password, Protocol: 2, DisableIdentity: true})
+	c := redis.NewClient(&redis.Options{Addr: address, Password: password, Protocol: 2, DisableIdentity: true, MaxRetries: -1, ReadTimeout: time.Minute})
 	t.Cleanup(func() { _ = c.Close() })
 	return c
 }

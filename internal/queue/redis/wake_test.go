@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -33,7 +34,7 @@ func woken(t testing.TB, s *Source, act func()) time.Duration {
 }
 
 func both(t *testing.T, address string, run func(t *testing.T, c Config)) {
-	for _, c := range []Config{{List: &List{Name: "agents"}}, {List: &List{Name: "{a}gents"}}, {Stream: &Stream{Name: "agents-s"}}} {
+	for _, c := range []Config{{List: &List{Name: "{a}gents"}}, {Stream: &Stream{Name: "agents"}}} {
 		c.Addresses = []string{address}
 		t.Run(c.source(), func(t *testing.T) { run(t, c) })
 	}
@@ -159,6 +160,62 @@ func TestFrozen(t *testing.T) {
 		}
 		thaw()
 		within(t, "ack works again", func() bool { return s.Ack(t.Context(), m) == nil })
+	})
+}
+
+// Whatever the server was doing when it was killed, no message is lost.
+func TestKilled(t *testing.T) {
+	t.Parallel()
+	server := servers.StartRedis(t)
+	both(t, server.Address, func(t *testing.T, c Config) {
+		const messages = 300
+		for i := range messages {
+			push(t, c, fmt.Sprint(i))
+		}
+		s := open(t, c)
+		defer s.Close()
+		done := map[string]bool{}
+		work := func() error {
+			m, err := s.Receive(t.Context(), 7, 2*time.Second)
+			for i, x := range m {
+				switch {
+				case i == 0: // left until its lease ends
+				case i == 1:
+					err = errors.Join(err, s.Nack(t.Context(), x, 50*time.Millisecond))
+				case s.Ack(t.Context(), x) == nil:
+					done[string(x.Body)] = true
+				}
+			}
+			return err
+		}
+		killed := make(chan struct{})
+		go func() {
+			defer close(killed)
+			server.Kill()
+			server.Process.Start()
+		}()
+		for over := false; !over; {
+			_ = work() // fails while the server is away
+			select {
+			case <-killed:
+				over = true
+			default:
+			}
+		}
+		within(t, "all messages are worked off", func() bool {
+			m, _ := s.Receive(t.Context(), 10, 2*time.Second)
+			for _, x := range m {
+				if err := s.Ack(t.Context(), x); err == nil {
+					done[string(x.Body)] = true
+				}
+			}
+			st, err := s.Stats(t.Context())
+			return err == nil && st.Backlog+st.Delayed+st.InFlight == 0
+		})
+		// An ack whose answer was lost was one, too.
+		if n := len(done); n < messages-2 {
+			t.Errorf("%d of %d messages were worked off", n, messages)
+		}
 	})
 }
 

@@ -117,7 +117,7 @@ func (s *Source) listen() {
 		err := s.follow(&back)
 		s.pushed.Store(false)
 		s.touch()
-		if _, refused := refusal(err); refused {
+		if has(err, "NOPERM") || has(err, "ERR unknown") || has(err, "ERR Unknown") {
 			pace := time.NewTimer(again)
 			select {
 			case <-s.ctx.Done():
