@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -69,7 +70,8 @@ func (c *Config) check() error {
 		return wrong("addresses", "is empty", "host:port of at least one node")
 	}
 	for i, a := range c.Addresses {
-		if host, port, err := net.SplitHostPort(a); err != nil || host == "" || port == "" {
+		host, port, err := net.SplitHostPort(a)
+		if _, no := strconv.ParseUint(port, 10, 16); err != nil || host == "" || no != nil {
 			return wrong(fmt.Sprintf("addresses[%d]", i), "is not an address", "host:port, such as rabbitmq:5672")
 		}
 	}
