@@ -46,7 +46,7 @@ type dueHeap []dueEntry
 func (h dueHeap) Len() int           { return len(h) }
 func (h dueHeap) Less(i, j int) bool { return h[i].at.Before(h[j].at) }
 func (h dueHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *dueHeap) Push(x any)        { *h = append(*h, x.(dueEntry)) } //nolint:errcheck // only dueEntry is pushed
+func (h *dueHeap) Push(x any)        { *h = append(*h, x.(dueEntry)) }
 func (h *dueHeap) Pop() any {
 	old := *h
 	x := old[len(old)-1]
@@ -190,7 +190,7 @@ func (s *Source) overdue(now time.Time) (*lease, leaseState) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for len(s.due) > 0 && !s.due[0].at.After(now) {
-		x := heap.Pop(&s.due).(dueEntry).l //nolint:errcheck // only dueEntry is pushed
+		x := heap.Pop(&s.due).(dueEntry).l
 		x.next = time.Time{}
 		switch {
 		case x.state == gone:

@@ -214,7 +214,7 @@ func (s *Source) probe() error {
 	err = s.finish(ctx, l.slot, func() (err error) {
 		in, err = l.ch.Consume(s.cfg.Queue, tag, false, false, false, false, nil)
 		return err
-	}, func() { giveBack(l.ch, tag, in) })
+	}, func() { _ = giveBack(l.ch, tag, in) }) // else the channel ended
 	if err != nil {
 		return err
 	}

@@ -100,7 +100,7 @@ func (m mode) outside(t *testing.T, s *servers.RabbitMQ, queue string) queuetest
 		Headers:   true,
 		Slow:      3,
 	}
-	if m.create == "classic" || os.Getenv("MUSTER_SLOW_TESTS") != "" { // more than a minute to fill a quorum queue
+	if os.Getenv("MUSTER_SLOW_TESTS") != "" { // the broker takes a minute or more for a million
 		o.Fill = p.fill
 	}
 	if m.management && (strings.HasSuffix(t.Name(), "lifecycle") || strings.HasSuffix(t.Name(), "oldest")) {
@@ -120,7 +120,7 @@ func open(t *testing.T, c Config) *Source {
 
 // crash breaks the connections of a source before it can give anything back.
 func crash(q fleet.Source) {
-	s := q.(*Source) //nolint:errcheck // opened as one
+	s := q.(*Source)
 	s.mu.Lock()
 	sess := s.sess
 	s.mu.Unlock()
@@ -174,7 +174,7 @@ func (p *producer) publish(ctx context.Context, sent ...queuetest.Sent) error {
 				return err
 			}
 			if ok, err := confirm.WaitContext(ctx); err != nil || !ok {
-				return fmt.Errorf("not confirmed: %v", err)
+				return errors.Join(err, errors.New("not confirmed"))
 			}
 		}
 		return nil
@@ -183,7 +183,7 @@ func (p *producer) publish(ctx context.Context, sent ...queuetest.Sent) error {
 
 // counted publishes and waits until the management API has counted it.
 func (p *producer) counted(ctx context.Context, m mode, sent []queuetest.Sent) error {
-	q := open(p.t.(*testing.T), m.config(p.server, p.queue)) //nolint:errcheck // a test's
+	q := open(p.t.(*testing.T), m.config(p.server, p.queue))
 	defer q.Close()
 	q.mgmt.age = 0
 	before, err := q.statistics(ctx)

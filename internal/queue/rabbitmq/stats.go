@@ -68,11 +68,14 @@ func (s *Source) compose(asOf time.Time, ready, dead int64, told statistics) fle
 	// The broker's count of what is unacknowledged is seconds old. What exceeds
 	// the most we had in that time is surely not ours.
 	st.InFlight += max(0, told.unacked-s.peaks.most(now))
-	if s.offer != nil {
-		st.Backlog++
-	}
 	if s.cfg.Timestamps && ready > 0 {
 		st.Oldest = sane(told.head, now)
+	}
+	if s.offer != nil {
+		st.Backlog++
+		if at := s.offer.msg.At; s.cfg.Timestamps && !at.IsZero() && (st.Oldest.IsZero() || at.Before(st.Oldest)) {
+			st.Oldest = at
+		}
 	}
 	return st
 }
