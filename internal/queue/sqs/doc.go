@@ -1,0 +1,2 @@
+// Package sqs takes work from a queue of Amazon SQS.
+package sqs

@@ -1,0 +1,149 @@
+package sqs_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awssqs "github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+	"go.uber.org/goleak"
+
+	"muster.dev/muster/internal/fleet"
+	"muster.dev/muster/internal/queue/connect"
+	"muster.dev/muster/internal/queue/queuetest"
+	"muster.dev/muster/internal/queue/queuetest/servers"
+	"muster.dev/muster/internal/queue/sqs"
+)
+
+func TestMain(m *testing.M) {
+	// What the SDK would take from the machine it runs on.
+	for name, v := range map[string]string{"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": os.DevNull, "AWS_SHARED_CREDENTIALS_FILE": os.DevNull, "AWS_REGION": "", "AWS_PROFILE": ""} {
+		if err := os.Setenv(name, v); err != nil {
+			panic(err)
+		}
+	}
+	goleak.VerifyTestMain(m)
+}
+
+func conf(s *servers.SQS, queue string) sqs.Config {
+	return sqs.Config{
+		Queue: queue, Region: servers.SQSRegion, Endpoint: s.Endpoint(), STSEndpoint: s.Endpoint(), CloudWatchEndpoint: s.Endpoint(),
+		AccessKeyID: connect.Fixed(servers.SQSAccessKey), SecretAccessKey: connect.Fixed(servers.SQSSecretKey),
+	}
+}
+
+func open(t *testing.T, c sqs.Config) *sqs.Source {
+	t.Helper()
+	q, err := sqs.New(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return q
+}
+
+// create makes a queue with a dead-letter queue, and returns both URLs.
+func create(t *testing.T, s *servers.SQS, name string, most int) (queue, dead string) {
+	t.Helper()
+	attributes := map[string]string{}
+	suffix := ""
+	if strings.HasSuffix(name, ".fifo") {
+		attributes["FifoQueue"], suffix = "true", ".fifo"
+	}
+	out, err := s.Client().CreateQueue(t.Context(), &awssqs.CreateQueueInput{QueueName: aws.String("dead" + suffix), Attributes: attributes})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead = *out.QueueUrl
+	policy := fmt.Sprintf(`{"deadLetterTargetArn":"arn:aws:sqs:%s:%s:dead%s","maxReceiveCount":%d}`, servers.SQSRegion, servers.SQSAccount, suffix, most)
+	with := map[string]string{"RedrivePolicy": policy}
+	for k, v := range attributes {
+		with[k] = v
+	}
+	if out, err = s.Client().CreateQueue(t.Context(), &awssqs.CreateQueueInput{QueueName: &name, Attributes: with}); err != nil {
+		t.Fatal(err)
+	}
+	return *out.QueueUrl, dead
+}
+
+// producer sends as others do; each message of a FIFO queue is a group.
+type producer struct {
+	s     *servers.SQS
+	queue string
+	sent  int
+}
+
+func (p *producer) publish(ctx context.Context, sent ...queuetest.Sent) error {
+	for _, m := range sent {
+		in := &awssqs.SendMessageInput{QueueUrl: &p.queue, MessageBody: aws.String(string(m.Body)), MessageAttributes: map[string]types.MessageAttributeValue{}}
+		for k, v := range m.Headers {
+			in.MessageAttributes[k] = types.MessageAttributeValue{DataType: aws.String("String"), StringValue: aws.String(v)}
+		}
+		if strings.HasSuffix(p.queue, ".fifo") {
+			p.sent++
+			in.MessageGroupId = aws.String("g" + strconv.Itoa(p.sent))
+			in.MessageDeduplicationId = in.MessageGroupId
+		}
+		if _, err := p.s.Client().SendMessage(ctx, in); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dead lists what was set aside.
+func dead(ctx context.Context, s *servers.SQS, queue string) (bodies []queuetest.Sent, reasons []string, err error) {
+	out, err := s.Client().ReceiveMessage(ctx, &awssqs.ReceiveMessageInput{QueueUrl: &queue, MaxNumberOfMessages: 10, MessageAttributeNames: []string{"All"}})
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, m := range out.Messages {
+		h := map[string]string{}
+		for k, v := range m.MessageAttributes {
+			h[k] = aws.ToString(v.StringValue)
+		}
+		bodies = append(bodies, queuetest.Sent{Body: []byte(*m.Body), Headers: h})
+		reasons = append(reasons, h["muster.reason"])
+	}
+	return bodies, reasons, nil
+}
+
+func outside(t *testing.T, name string, change func(*sqs.Config)) queuetest.Outside {
+	s := servers.StartSQS(t, nil)
+	queue, set := create(t, s, name, 100)
+	p := &producer{s: s, queue: queue}
+	return queuetest.Outside{
+		Open: func(t *testing.T) fleet.Source {
+			c := conf(s, name)
+			change(&c)
+			return open(t, c)
+		},
+		Publish:   p.publish,
+		Dead:      func(ctx context.Context) ([]queuetest.Sent, []string, error) { return dead(ctx, s, set) },
+		Restart:   func(down time.Duration) { s.Stop(); time.Sleep(down); s.Start() },
+		Fill:      func(ctx context.Context, n int) error { return s.Fill(ctx, queue, n) },
+		Forbidden: []string{servers.SQSSecretKey},
+		Headers:   true,
+	}
+}
+
+func TestConformance(t *testing.T) {
+	for name, mode := range map[string]struct {
+		queue  string
+		change func(*sqs.Config)
+	}{
+		"standard":     {"tasks", func(*sqs.Config) {}},
+		"fifo":         {"tasks.fifo", func(*sqs.Config) {}},
+		"without push": {"tasks", func(c *sqs.Config) { c.NoPush = true }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // each has servers of its own
+			queuetest.RunSource(t, func(t *testing.T) queuetest.Outside { return outside(t, mode.queue, mode.change) })
+		})
+	}
+}
