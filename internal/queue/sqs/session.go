@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/ratelimit"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
@@ -51,7 +53,7 @@ func session(ctx context.Context, c Config) (aws.Config, *http.Transport, error)
 	transport := tune(cfg.HTTPClient, c.TLS)
 	cfg.HTTPClient = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	if c.AssumeRole != "" {
-		client := sts.NewFromConfig(cfg, func(o *sts.Options) { o.BaseEndpoint = optional(c.STSEndpoint) })
+		client := sts.NewFromConfig(cfg, func(o *sts.Options) { o.BaseEndpoint, o.HTTPSignerV4 = optional(c.STSEndpoint), &signer{} })
 		cfg.Credentials = aws.NewCredentialsCache(stscreds.NewAssumeRoleProvider(client, c.AssumeRole, func(o *stscreds.AssumeRoleOptions) {
 			o.RoleSessionName, o.ExternalID = "muster", optional(c.ExternalID)
 		}), func(o *aws.CredentialsCacheOptions) { o.ExpiryWindow = 5 * time.Minute })
@@ -89,6 +91,26 @@ func tune(from aws.HTTPClient, t connect.TLS) *http.Transport {
 		}
 	}
 	return transport
+}
+
+// signer signs calls. The SDK's own keeps what it derived of a secret for a day,
+// by the ID of the key alone, and would go on with a wrong secret after that
+// was mended.
+type signer struct {
+	mu     sync.Mutex
+	secret string
+	inner  *v4.Signer
+}
+
+// SignHTTP implements the HTTPSignerV4 of the services.
+func (s *signer) SignHTTP(ctx context.Context, c aws.Credentials, r *http.Request, hash, service, region string, at time.Time, with ...func(*v4.SignerOptions)) error { //nolint:revive // the SDK's interface
+	s.mu.Lock()
+	if s.inner == nil || s.secret != c.SecretAccessKey {
+		s.inner, s.secret = v4.NewSigner(), c.SecretAccessKey
+	}
+	inner := s.inner
+	s.mu.Unlock()
+	return inner.SignHTTP(ctx, c, r, hash, service, region, at, with...)
 }
 
 // fixed are credentials that somebody else keeps.

@@ -74,7 +74,7 @@ func New(ctx context.Context, c Config) (*Source, error) {
 	queue.account = c.Account
 	s := &Source{
 		conf: c, queue: queue, credentials: cfg.Credentials, transport: transport,
-		api:  sqs.NewFromConfig(cfg, func(o *sqs.Options) { o.BaseEndpoint = optional(c.Endpoint) }),
+		api:  sqs.NewFromConfig(cfg, func(o *sqs.Options) { o.BaseEndpoint, o.HTTPSignerV4 = optional(c.Endpoint), &signer{} }),
 		wake: make(chan struct{}, 1), nudge: make(chan struct{}, 1), urls: map[where]string{},
 		leases: map[string]*lease{}, newest: map[string]string{}, waits: map[string]*wait{}, swept: time.Now(),
 		probe: probe{returned: map[string]int{}},
@@ -83,7 +83,9 @@ func New(ctx context.Context, c Config) (*Source, error) {
 	s.changes = lanes{s: s, send: s.sendChanges}
 	s.deletes = lanes{s: s, send: s.sendDeletes}
 	if c.CloudWatch {
-		s.metrics = cloudwatch.NewFromConfig(cfg, func(o *cloudwatch.Options) { o.BaseEndpoint = optional(c.CloudWatchEndpoint) })
+		s.metrics = cloudwatch.NewFromConfig(cfg, func(o *cloudwatch.Options) {
+			o.BaseEndpoint, o.HTTPSignerV4 = optional(c.CloudWatchEndpoint), &signer{}
+		})
 	}
 	if !c.NoPush {
 		s.jobs.Go(s.watch)
