@@ -97,7 +97,7 @@ func clip(s string) string {
 func told(err error) error {
 	var own *refusal
 	if errors.As(err, &own) {
-		return own
+		return err
 	}
 	var api smithy.APIError
 	if errors.As(err, &api) {

@@ -2,6 +2,7 @@ package sqs_test
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"strconv"
@@ -27,6 +28,10 @@ func TestMain(m *testing.M) {
 		if err := os.Setenv(name, v); err != nil {
 			panic(err)
 		}
+	}
+	// The tests wait far more than they compute.
+	if err := flag.Set("test.parallel", "32"); err != nil {
+		panic(err)
 	}
 	goleak.VerifyTestMain(m)
 }
@@ -145,5 +150,12 @@ func TestConformance(t *testing.T) {
 			t.Parallel() // each has servers of its own
 			queuetest.RunSource(t, func(t *testing.T) queuetest.Outside { return outside(t, mode.queue, mode.change) })
 		})
+	}
+}
+
+func remove(t *testing.T, s *servers.SQS, url string) {
+	t.Helper()
+	if _, err := s.Client().DeleteQueue(t.Context(), &awssqs.DeleteQueueInput{QueueUrl: &url}); err != nil {
+		t.Fatal(err)
 	}
 }

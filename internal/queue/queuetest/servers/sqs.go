@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"strings"
@@ -85,7 +86,7 @@ func (s *SQS) Start() {
 	if s.tls != nil {
 		l = tls.NewListener(l, s.tls)
 	}
-	s.server = &http.Server{Handler: s, ReadHeaderTimeout: 10 * time.Second}
+	s.server = &http.Server{Handler: s, ReadHeaderTimeout: 10 * time.Second, ErrorLog: log.New(io.Discard, "", 0)} // clients that give up are not the test's affair
 	s.served = make(chan struct{})
 	go func(server *http.Server, served chan struct{}) {
 		defer close(served)
