@@ -40,7 +40,7 @@ func setUp(t *testing.T, name string, change func(*sqs.Config)) *rig {
 		change(&r.conf)
 	}
 	r.q = closing(t, r.conf)
-	p := &producer{s: r.s, queue: r.url}
+	p := &producer{by: r.s.Client(), queue: r.url}
 	r.publish = func(bodies ...string) {
 		t.Helper()
 		for _, b := range bodies {
@@ -51,7 +51,7 @@ func setUp(t *testing.T, name string, change func(*sqs.Config)) *rig {
 	}
 	r.deadLetters = func() ([]queuetest.Sent, []string) {
 		t.Helper()
-		bodies, reasons, err := dead(t.Context(), r.s, r.dead)
+		bodies, reasons, err := dead(t.Context(), r.s.Client(), r.dead)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -187,7 +187,7 @@ func TestNoDeadLetterQueue(t *testing.T) {
 	c.NoPush = true
 	q := closing(t, c)
 	r := &rig{T: t, s: s}
-	p := producer{s: s, queue: *out.QueueUrl}
+	p := producer{by: s.Client(), queue: *out.QueueUrl}
 	if err := p.publish(t.Context(), queuetest.Sent{Body: []byte("bad")}); err != nil {
 		t.Fatal(err)
 	}

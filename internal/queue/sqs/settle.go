@@ -67,6 +67,9 @@ func (s *Source) held(m fleet.Message) (l lease, handle string, err error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.settled.has(m.Receipt) {
+		return l, "", fmt.Errorf("settled or lost before: %w", fleet.ErrFenced)
+	}
 	if newest := s.newest[m.ID]; newest != "" && newest != m.Receipt {
 		return l, "", fmt.Errorf("delivered again: %w", fleet.ErrFenced)
 	}
@@ -94,10 +97,24 @@ func (s *Source) keep(receipt string, l lease) {
 func (s *Source) drop(receipt string, l lease) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.settled.add(receipt)
 	delete(s.leases, receipt)
 	if s.newest[l.id] == receipt {
 		delete(s.newest, l.id)
 	}
+}
+
+// recent remembers the receipts that were settled last, between 8,192 and
+// twice as many: SQS may take a second call for such as if nothing had been.
+type recent struct{ now, before map[string]bool }
+
+func (r *recent) has(receipt string) bool { return r.now[receipt] || r.before[receipt] }
+
+func (r *recent) add(receipt string) {
+	if r.now == nil || len(r.now) >= 8192 {
+		r.now, r.before = map[string]bool{}, r.now
+	}
+	r.now[receipt] = true
 }
 
 // lost forgets a lease where err says that it is no more.

@@ -48,6 +48,7 @@ type Source struct {
 	urls       map[where]string // as resolved
 	leases     map[string]*lease
 	newest     map[string]string // receipt by message ID, of those in leases
+	settled    recent
 	swept      time.Time
 	waits      map[string]*wait // messages we returned with a delay, by receipt
 	probe      probe

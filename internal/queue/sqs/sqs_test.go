@@ -4,9 +4,14 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -24,8 +29,13 @@ import (
 
 func TestMain(m *testing.M) {
 	// What the SDK would take from the machine it runs on.
-	for name, v := range map[string]string{"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": os.DevNull, "AWS_SHARED_CREDENTIALS_FILE": os.DevNull, "AWS_REGION": "", "AWS_PROFILE": ""} {
+	for name, v := range map[string]string{"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": os.DevNull, "AWS_SHARED_CREDENTIALS_FILE": os.DevNull} {
 		if err := os.Setenv(name, v); err != nil {
+			panic(err)
+		}
+	}
+	for _, name := range []string{"AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} {
+		if err := os.Unsetenv(name); err != nil {
 			panic(err)
 		}
 	}
@@ -43,6 +53,16 @@ func conf(s *servers.SQS, queue string) sqs.Config {
 	}
 }
 
+// client is a client of a server that checks no signature.
+func client(endpoint string) *awssqs.Client {
+	return awssqs.New(awssqs.Options{
+		Region: servers.SQSRegion, BaseEndpoint: &endpoint, HTTPClient: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}},
+		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
+			return aws.Credentials{AccessKeyID: "x", SecretAccessKey: "y"}, nil
+		}),
+	})
+}
+
 func open(t *testing.T, c sqs.Config) *sqs.Source {
 	t.Helper()
 	q, err := sqs.New(t.Context(), c)
@@ -55,12 +75,17 @@ func open(t *testing.T, c sqs.Config) *sqs.Source {
 // create makes a queue with a dead-letter queue, and returns both URLs.
 func create(t *testing.T, s *servers.SQS, name string, most int) (queue, dead string) {
 	t.Helper()
+	return createBy(t, s.Client(), name, most)
+}
+
+func createBy(t *testing.T, by *awssqs.Client, name string, most int) (queue, dead string) {
+	t.Helper()
 	attributes := map[string]string{}
 	suffix := ""
 	if strings.HasSuffix(name, ".fifo") {
 		attributes["FifoQueue"], suffix = "true", ".fifo"
 	}
-	out, err := s.Client().CreateQueue(t.Context(), &awssqs.CreateQueueInput{QueueName: aws.String("dead" + suffix), Attributes: attributes})
+	out, err := by.CreateQueue(t.Context(), &awssqs.CreateQueueInput{QueueName: aws.String("dead" + suffix), Attributes: attributes})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +95,7 @@ func create(t *testing.T, s *servers.SQS, name string, most int) (queue, dead st
 	for k, v := range attributes {
 		with[k] = v
 	}
-	if out, err = s.Client().CreateQueue(t.Context(), &awssqs.CreateQueueInput{QueueName: &name, Attributes: with}); err != nil {
+	if out, err = by.CreateQueue(t.Context(), &awssqs.CreateQueueInput{QueueName: &name, Attributes: with}); err != nil {
 		t.Fatal(err)
 	}
 	return *out.QueueUrl, dead
@@ -78,7 +103,7 @@ func create(t *testing.T, s *servers.SQS, name string, most int) (queue, dead st
 
 // producer sends as others do; each message of a FIFO queue is a group.
 type producer struct {
-	s     *servers.SQS
+	by    *awssqs.Client
 	queue string
 	sent  int
 }
@@ -94,7 +119,7 @@ func (p *producer) publish(ctx context.Context, sent ...queuetest.Sent) error {
 			in.MessageGroupId = aws.String("g" + strconv.Itoa(p.sent))
 			in.MessageDeduplicationId = in.MessageGroupId
 		}
-		if _, err := p.s.Client().SendMessage(ctx, in); err != nil {
+		if _, err := p.by.SendMessage(ctx, in); err != nil {
 			return err
 		}
 	}
@@ -102,8 +127,8 @@ func (p *producer) publish(ctx context.Context, sent ...queuetest.Sent) error {
 }
 
 // dead lists what was set aside.
-func dead(ctx context.Context, s *servers.SQS, queue string) (bodies []queuetest.Sent, reasons []string, err error) {
-	out, err := s.Client().ReceiveMessage(ctx, &awssqs.ReceiveMessageInput{QueueUrl: &queue, MaxNumberOfMessages: 10, MessageAttributeNames: []string{"All"}})
+func dead(ctx context.Context, by *awssqs.Client, queue string) (bodies []queuetest.Sent, reasons []string, err error) {
+	out, err := by.ReceiveMessage(ctx, &awssqs.ReceiveMessageInput{QueueUrl: &queue, MaxNumberOfMessages: 10, MessageAttributeNames: []string{"All"}})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -121,7 +146,7 @@ func dead(ctx context.Context, s *servers.SQS, queue string) (bodies []queuetest
 func outside(t *testing.T, name string, change func(*sqs.Config)) queuetest.Outside {
 	s := servers.StartSQS(t, nil)
 	queue, set := create(t, s, name, 100)
-	p := &producer{s: s, queue: queue}
+	p := &producer{by: s.Client(), queue: queue}
 	return queuetest.Outside{
 		Open: func(t *testing.T) fleet.Source {
 			c := conf(s, name)
@@ -129,7 +154,7 @@ func outside(t *testing.T, name string, change func(*sqs.Config)) queuetest.Outs
 			return open(t, c)
 		},
 		Publish:   p.publish,
-		Dead:      func(ctx context.Context) ([]queuetest.Sent, []string, error) { return dead(ctx, s, set) },
+		Dead:      func(ctx context.Context) ([]queuetest.Sent, []string, error) { return dead(ctx, s.Client(), set) },
 		Restart:   func(down time.Duration) { s.Stop(); time.Sleep(down); s.Start() },
 		Fill:      func(ctx context.Context, n int) error { return s.Fill(ctx, queue, n) },
 		Forbidden: []string{servers.SQSSecretKey},
@@ -158,4 +183,46 @@ func remove(t *testing.T, s *servers.SQS, url string) {
 	if _, err := s.Client().DeleteQueue(t.Context(), &awssqs.DeleteQueueInput{QueueUrl: &url}); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestAgainstMoto runs the suite on a fake that others wrote, one call at a
+// time, since it is not safe for several; so without long polls. It takes two
+// minutes.
+func TestAgainstMoto(t *testing.T) {
+	if os.Getenv("MUSTER_TEST_MOTO") == "" {
+		t.Skip("MUSTER_TEST_MOTO is not set")
+	}
+	to, err := url.Parse(servers.StartMoto(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	forward := httputil.NewSingleHostReverseProxy(to)
+	forward.Transport = &http.Transport{DisableKeepAlives: true}
+	var one sync.Mutex
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		one.Lock()
+		defer one.Unlock()
+		forward.ServeHTTP(w, r)
+	}))
+	t.Cleanup(proxy.Close)
+	by := client(proxy.URL)
+	n := 0
+	queuetest.RunSource(t, func(t *testing.T) queuetest.Outside {
+		n++
+		name, suffix := fmt.Sprint("tasks", n), []string{"", ".fifo"}[n%2]
+		queue, set := createBy(t, by, name+suffix, 100)
+		t.Cleanup(func() {
+			if _, err := by.DeleteQueue(context.WithoutCancel(t.Context()), &awssqs.DeleteQueueInput{QueueUrl: &set}); err != nil {
+				t.Errorf("delete: %v", err)
+			}
+		})
+		p := &producer{by: by, queue: queue}
+		return queuetest.Outside{
+			Open: func(t *testing.T) fleet.Source {
+				return open(t, sqs.Config{Queue: name + suffix, Region: servers.SQSRegion, Endpoint: proxy.URL, AccessKeyID: connect.Fixed("x"), SecretAccessKey: connect.Fixed("y"), NoPush: true})
+			},
+			Publish: p.publish, Headers: true, Slow: 6,
+			Dead: func(ctx context.Context) ([]queuetest.Sent, []string, error) { return dead(ctx, by, set) },
+		}
+	})
 }
