@@ -159,6 +159,7 @@ func outside(t *testing.T, name string, change func(*sqs.Config)) queuetest.Outs
 		Fill:      func(ctx context.Context, n int) error { return s.Fill(ctx, queue, n) },
 		Forbidden: []string{servers.SQSSecretKey},
 		Headers:   true,
+		Slow:      4, // each call is a signed one, of two cores that others use, too
 	}
 }
 

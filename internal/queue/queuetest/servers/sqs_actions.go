@@ -153,10 +153,12 @@ func redrive(policy string) (arn string, most int) {
 	return p.DeadLetterTargetArn, most
 }
 
-type ofQueue struct{ QueueUrl string } //nolint:revive // the protocol's spelling
+type ofQueue struct {
+	QueueURL string `json:"QueueUrl"`
+}
 
 func (s *SQS) deleteQueue(in ofQueue) (any, error) {
-	q, _, err := s.queue(in.QueueUrl)
+	q, _, err := s.queue(in.QueueURL)
 	if err != nil {
 		return nil, err
 	}
@@ -166,7 +168,7 @@ func (s *SQS) deleteQueue(in ofQueue) (any, error) {
 }
 
 func (s *SQS) purgeQueue(in ofQueue) (any, error) {
-	q, _, err := s.queue(in.QueueUrl)
+	q, _, err := s.queue(in.QueueURL)
 	if err != nil {
 		return nil, err
 	}
@@ -177,9 +179,13 @@ func (s *SQS) purgeQueue(in ofQueue) (any, error) {
 	return struct{}{}, nil
 }
 
-func (s *SQS) getQueueURL(in struct{ QueueName, QueueOwnerAWSAccountId string }) (any, error) { //nolint:revive // the protocol's spelling
+func (s *SQS) getQueueURL(in struct {
+	QueueName string
+	Owner     string `json:"QueueOwnerAWSAccountId"`
+},
+) (any, error) {
 	q := s.queues["/"+SQSAccount+"/"+in.QueueName]
-	if q == nil || in.QueueOwnerAWSAccountId != "" && in.QueueOwnerAWSAccountId != SQSAccount {
+	if q == nil || in.Owner != "" && in.Owner != SQSAccount {
 		return nil, refuse("QueueDoesNotExist", "The specified queue does not exist.")
 	}
 	return map[string]string{"QueueUrl": q.url}, nil
@@ -190,7 +196,7 @@ func (s *SQS) setQueueAttributes(in struct {
 	Attributes map[string]string
 },
 ) (any, error) {
-	q, _, err := s.queue(in.QueueUrl)
+	q, _, err := s.queue(in.QueueURL)
 	if err != nil {
 		return nil, err
 	}
@@ -208,7 +214,7 @@ func (s *SQS) getQueueAttributes(in struct {
 	AttributeNames []string
 },
 ) (any, error) {
-	q, _, err := s.queue(in.QueueUrl)
+	q, _, err := s.queue(in.QueueURL)
 	if err != nil {
 		return nil, err
 	}
@@ -297,7 +303,7 @@ type pending struct{ wait, next time.Duration }
 func (s *SQS) tryReceive(in receiveInput, n int, visibility time.Duration) ([]map[string]any, chan struct{}, pending, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	q, now, err := s.queue(in.QueueUrl)
+	q, now, err := s.queue(in.QueueURL)
 	if err != nil {
 		return nil, nil, pending{}, err
 	}

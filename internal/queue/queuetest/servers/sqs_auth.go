@@ -87,9 +87,12 @@ func (s *SQS) sts(w http.ResponseWriter, r *http.Request, body []byte) {
 		_, _ = w.Write([]byte(`<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>not authorized to perform: sts:AssumeRole</Message></Error></ErrorResponse>`))
 		return
 	}
-	type credentials struct{ AccessKeyId, SecretAccessKey, SessionToken, Expiration string } //nolint:revive // the protocol's spelling
+	type credentials struct {
+		AccessKeyID                               string `xml:"AccessKeyId"`
+		SecretAccessKey, SessionToken, Expiration string
+	}
 	given := credentials{"ASIA" + strings.ToUpper(strings.ReplaceAll(uuid(), "-", "")[:16]), uuid(), uuid(), time.Now().Add(time.Hour).UTC().Format(time.RFC3339)}
-	s.sessions[given.AccessKeyId] = session{given.SecretAccessKey, given.SessionToken}
+	s.sessions[given.AccessKeyID] = session{given.SecretAccessKey, given.SessionToken}
 	_ = xml.NewEncoder(w).Encode(struct { // a caller that is gone is its own affair
 		XMLName     xml.Name    `xml:"AssumeRoleResponse"`
 		Credentials credentials `xml:"AssumeRoleResult>Credentials"`

@@ -6,9 +6,11 @@ import (
 	"time"
 )
 
-type identified struct{ Id string } //nolint:revive // the protocol's spelling
+type identified struct {
+	ID string `json:"Id"`
+}
 
-func (e identified) id() string { return e.Id }
+func (e identified) id() string { return e.ID }
 
 type batchOf[E any] struct {
 	ofQueue
@@ -43,7 +45,7 @@ func checkBatch[E entry](entries []E) error {
 
 // batch does each entry for itself: some may fail while the call succeeds.
 func batch[E entry](s *SQS, action string, in batchOf[E], do func(*sqsQueue, time.Time, E) (map[string]any, error)) (any, error) {
-	q, now, err := s.queue(in.QueueUrl)
+	q, now, err := s.queue(in.QueueURL)
 	if err != nil {
 		return nil, err
 	}

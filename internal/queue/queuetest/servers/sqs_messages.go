@@ -67,8 +67,8 @@ type sendInput struct {
 	DelaySeconds            *int
 	MessageAttributes       map[string]sqsAttribute
 	MessageSystemAttributes map[string]sqsAttribute
-	MessageGroupId          string //nolint:revive // the protocol's spelling
-	MessageDeduplicationId  string //nolint:revive // the protocol's spelling
+	MessageGroupID          string `json:"MessageGroupId"`
+	MessageDeduplicationID  string `json:"MessageDeduplicationId"`
 }
 
 func (in sendInput) size() int {
@@ -127,11 +127,11 @@ func (s *SQS) send(q *sqsQueue, now time.Time, in sendInput) (map[string]any, er
 		return nil, invalid("One or more parameters are invalid. Reason: Message must be shorter than %s bytes.", q.attributes["MaximumMessageSize"])
 	case len(in.MessageAttributes) > sqsAttributes:
 		return nil, invalid("Number of message attributes [%d] exceeds the allowed maximum [10].", len(in.MessageAttributes))
-	case q.fifo && in.MessageGroupId == "":
+	case q.fifo && in.MessageGroupID == "":
 		return nil, refuse("MissingParameter", "The request must contain the parameter MessageGroupId.")
 	case q.fifo && in.DelaySeconds != nil && *in.DelaySeconds != 0:
 		return nil, invalid("Value %d for parameter DelaySeconds is invalid. Reason: The request include parameter that is not valid for this queue type", *in.DelaySeconds)
-	case !q.fifo && in.MessageDeduplicationId != "":
+	case !q.fifo && in.MessageDeduplicationID != "":
 		return nil, invalid("The request include parameter that is not valid for this queue type")
 	}
 	for name, a := range in.MessageAttributes {
@@ -149,25 +149,25 @@ func (s *SQS) send(q *sqsQueue, now time.Time, in sendInput) (map[string]any, er
 	id := uuid()
 	out := map[string]any{"MessageId": id, "MD5OfMessageBody": digest(in.MessageBody)}
 	if q.fifo {
-		if in.MessageDeduplicationId == "" {
+		if in.MessageDeduplicationID == "" {
 			if q.attributes["ContentBasedDeduplication"] != "true" {
 				return nil, invalid("The queue should either have ContentBasedDeduplication enabled or MessageDeduplicationId provided explicitly")
 			}
 			sum := sha256.Sum256([]byte(in.MessageBody))
-			in.MessageDeduplicationId = hex.EncodeToString(sum[:])
+			in.MessageDeduplicationID = hex.EncodeToString(sum[:])
 		}
 		// "Any messages sent with the same message deduplication ID are accepted
 		// successfully but aren't delivered during the 5-minute deduplication interval."
-		if at, seen := q.seen[in.MessageDeduplicationId]; seen && now.Sub(at) < sqsDedup {
-			out["MessageId"] = q.seenID[in.MessageDeduplicationId]
+		if at, seen := q.seen[in.MessageDeduplicationID]; seen && now.Sub(at) < sqsDedup {
+			out["MessageId"] = q.seenID[in.MessageDeduplicationID]
 			return out, nil
 		}
-		q.seen[in.MessageDeduplicationId], q.seenID[in.MessageDeduplicationId] = now, id
+		q.seen[in.MessageDeduplicationID], q.seenID[in.MessageDeduplicationID] = now, id
 		out["SequenceNumber"] = strconv.FormatInt(q.seq+1, 10)
 	}
 	q.add(&sqsMessage{
 		id: id, body: in.MessageBody, attributes: in.MessageAttributes, trace: or(in.MessageSystemAttributes["AWSTraceHeader"].StringValue, ""),
-		group: in.MessageGroupId, dedup: in.MessageDeduplicationId, sent: now,
+		group: in.MessageGroupID, dedup: in.MessageDeduplicationID, sent: now,
 	}, now, delay)
 	return out, nil
 }
@@ -177,7 +177,7 @@ func (s *SQS) sendMessage(in struct {
 	sendInput
 },
 ) (any, error) {
-	q, now, err := s.queue(in.QueueUrl)
+	q, now, err := s.queue(in.QueueURL)
 	if err != nil {
 		return nil, err
 	}
@@ -191,7 +191,7 @@ func (s *SQS) deleteMessage(in struct {
 	handled
 },
 ) (any, error) {
-	q, now, err := s.queue(in.QueueUrl)
+	q, now, err := s.queue(in.QueueURL)
 	if err != nil {
 		return nil, err
 	}
@@ -204,7 +204,7 @@ func (s *SQS) changeVisibility(in struct {
 	VisibilityTimeout int
 },
 ) (any, error) {
-	q, now, err := s.queue(in.QueueUrl)
+	q, now, err := s.queue(in.QueueURL)
 	if err != nil {
 		return nil, err
 	}
