@@ -187,8 +187,8 @@ func remove(t *testing.T, s *servers.SQS, url string) {
 }
 
 // TestAgainstMoto runs the suite on a fake that others wrote, one call at a
-// time, since it is not safe for several; so without long polls. It takes two
-// minutes.
+// time, since it is not safe for several; so without long polls. Tests take
+// standard and FIFO queues in turn. It takes a minute.
 func TestAgainstMoto(t *testing.T) {
 	if os.Getenv("MUSTER_TEST_MOTO") == "" {
 		t.Skip("MUSTER_TEST_MOTO is not set")

@@ -247,6 +247,7 @@ type receiveInput struct {
 	WaitTimeSeconds             *int
 	MessageAttributeNames       []string
 	MessageSystemAttributeNames []string
+	AttributeNames              []string // its name before
 }
 
 func or[T any](p *T, otherwise T) T {

@@ -31,7 +31,7 @@ func told(m *sqsMessage, fifo bool, in receiveInput) map[string]any {
 		all["MessageGroupId"] = m.group
 	}
 	system := map[string]string{}
-	for _, name := range in.MessageSystemAttributeNames {
+	for _, name := range append(in.MessageSystemAttributeNames, in.AttributeNames...) {
 		for k, v := range all {
 			if name == "All" || name == k {
 				system[k] = v
