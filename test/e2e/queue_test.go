@@ -233,4 +233,3 @@ func (w *worker) setsAside() {
 	}
 	w.empty()
 }
-

@@ -22,6 +22,10 @@ type Backend struct {
 // All are the queues that tasks can be taken from.
 func All() []Backend {
 	return []Backend{
+		{"redis", true, openRedisList},
+		{"redis-stream", true, openRedisStream},
+		{"rabbitmq", false, openRabbitMQ},
+		{"sqs", true, openSQS},
 		{"nats", true, openNATS},
 		{"postgres", true, openPostgres},
 		{"kafka", false, openKafka},
