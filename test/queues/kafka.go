@@ -21,7 +21,8 @@ func openKafka(t testing.TB) *Queue {
 	producer := s.Client(kgo.DefaultProduceTopic("tasks"), kgo.RecordPartitioner(kgo.RoundRobinPartitioner()), kgo.ProducerLinger(0))
 	t.Cleanup(producer.Close)
 	return &Queue{
-		Block: fmt.Sprintf(`type: kafka, kafka: {brokers: ["%s"], topic: tasks, session: 6s}`, s.Address),
+		// static, since kfake lets a member that was killed stay for a minute.
+		Block: fmt.Sprintf(`type: kafka, kafka: {brokers: ["%s"], topic: tasks, session: 6s, static: true}`, s.Address),
 		Send: func(ctx context.Context, bodies ...string) error {
 			records := make([]*kgo.Record, len(bodies))
 			for i, b := range bodies {
