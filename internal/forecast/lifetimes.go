@@ -101,16 +101,6 @@ func (l *Lifetimes) Expect(age time.Duration) (left, until time.Duration) {
 // Table is the number of the table that the last look-up was made in.
 func (l *Lifetimes) Table() int { return l.made }
 
-// Again tells whether n look-ups made in a table would give the same once more,
-// before the age that Expect gave, and counts them when they would.
-func (l *Lifetimes) Again(table, n int) bool {
-	if l.made != table || l.left < n {
-		return false
-	}
-	l.left -= n
-	return true
-}
-
 // residual is the mean residual life at the middle of a bin, in seconds; at are
 // the middles of the bins, edge their upper edges. The prior counts as one task.
 func (l *Lifetimes) residual(b int, at, edge *[lifeBins]float64) float64 {

@@ -74,6 +74,8 @@ type decision struct {
 	scarce int // starts for waiting tasks that found no room
 
 	prices prices
+	filler *work  // the pool that fills free slots, if any does
+	kept   steady // for Holds
 
 	// Buffers.
 	cursors, asks, order []int
@@ -102,7 +104,8 @@ func (x *Decider) Decide(now time.Time, o *Observation, p *Policy, s *State) (*P
 	*plan = Plan{Pools: plan.Pools[:0], Actions: plan.Actions[:0]}
 	d.now, d.o, d.p, d.plan, d.next = now, o, *p, plan, next
 	d.p.fill()
-	d.room, d.scarce = room{}, 0
+	d.room, d.scarce, d.filler = room{}, 0, nil
+	d.kept.later, d.kept.loose = time.Time{}, false
 	d.works = sized(d.works, len(o.Pools))
 	d.cursors = sized(d.cursors, len(o.Queues))
 	*next = State{At: now, Pools: carry(next.Pools[:0], s.Pools, o.Pools), Nodes: s.Nodes}
@@ -131,6 +134,7 @@ func (x *Decider) Decide(now time.Time, o *Observation, p *Policy, s *State) (*P
 	d.reclaim()
 	d.nodes()
 	d.conclude()
+	d.keep()
 	return plan, next
 }
 
@@ -146,6 +150,12 @@ func sized[T any](s []T, n int) []T {
 
 // wake notes a time at which the decision could change by itself.
 func (d *decision) wake(at time.Time) {
+	d.expect(at)
+	d.glance(at)
+}
+
+// glance is wake for what Holds looks at by itself.
+func (d *decision) glance(at time.Time) {
 	if at.After(d.now) && (d.plan.Wake.IsZero() || at.Before(d.plan.Wake)) {
 		d.plan.Wake = at
 	}

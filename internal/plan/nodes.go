@@ -53,6 +53,7 @@ func (l *layer) free() int { return l.supply - l.busy }
 func (d *decision) nodes() {
 	t := &d.plan.Nodes
 	l := d.measureNodes()
+	d.kept.layer = l
 	t.Ready, t.Booting = l.ready+l.closed, l.booting
 	t.Desired = t.Ready + t.Booting
 	t.Reason = Reason{Cause: CauseSteady, Numbers: Numbers{Desired: t.Desired, Count: l.busy + l.warm}}
@@ -60,7 +61,7 @@ func (d *decision) nodes() {
 		t.Reason.Detail = "the host is fixed"
 		return
 	}
-	d.wake(l.outlook.Next)
+	d.glance(l.outlook.Next)
 	d.want(&l)
 	d.bound(&l, t)
 	t.Desired = l.ready + l.booting + l.add

@@ -55,6 +55,11 @@ func (d *decision) dispensable(l *layer, o *Node, left int) bool {
 	if d.room.budget > 0 { // nothing is started any more
 		return true
 	}
+	return d.beyond(l, left)
+}
+
+// beyond tells that so many free slots are enough without one more node.
+func (d *decision) beyond(l *layer, left int) bool {
 	return left >= l.warm && !d.worthKeeping(l, left)
 }
 

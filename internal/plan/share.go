@@ -109,9 +109,7 @@ func (d *decision) fill() {
 	free := 0
 	for i := range d.o.Nodes {
 		n := &d.o.Nodes[i]
-		// An empty node is about to go, but for one that is paid for still.
-		stays := n.Running > 1 || d.now.Before(n.Requested.Add(d.p.Nodes.MinBill))
-		if n.State == fleet.NodeReady && n.Slots > 0 && stays {
+		if n.State == fleet.NodeReady && n.Slots > 0 && d.stays(n) {
 			free += max(0, n.Slots-n.Used)
 		}
 	}
@@ -135,8 +133,20 @@ func (d *decision) fill() {
 	if best == nil || best.warm == 0 && best.need == 0 && best.o.Running == 0 {
 		return
 	}
+	d.filler = best
 	best.filled = max(0, max(best.grant, best.idle()+max(0, free))-best.grant)
 	best.grant += best.filled
+}
+
+// stays tells a node that is not about to go: an empty one is, but while it is
+// paid for still.
+func (d *decision) stays(n *Node) bool {
+	if n.Running > 1 {
+		return true
+	}
+	paid := n.Requested.Add(d.p.Nodes.MinBill)
+	d.expect(paid)
+	return d.now.Before(paid)
 }
 
 // divide cuts the asks down to n in all: by priority, and within one priority

@@ -22,9 +22,9 @@ type outlook struct {
 	last     []residual // by node
 }
 
-// residual is what was found of a node, when, and until when it holds.
+// residual is what was found of a node, in which table, and until when it
+// holds.
 type residual struct {
-	at    int64
 	until int64
 	table int
 	is    time.Duration
@@ -69,20 +69,18 @@ func (v *outlook) residual(now int64, w *World, i int32) time.Duration {
 	for len(v.last) < len(w.nodes) {
 		v.last = append(v.last, residual{})
 	}
-	r := &v.last[i]
-	if (!n.touched || r.at == now) && now < r.until && v.lives.Again(r.table, int(n.running)) {
+	r, table := &v.last[i], v.lives.Table()
+	if !n.touched && now < r.until && r.table == table {
 		return r.is
 	}
-	*r = residual{at: now, until: Never}
-	from := v.lives.Table()
+	*r = residual{until: Never, table: table}
 	for _, k := range w.carried[int(i)*w.m.Slots:][:n.used] {
 		if b := &w.boxes[k]; b.state == boxRunning {
-			age := time.Duration(now-b.since) * time.Millisecond
-			left, until := v.lives.Expect(age)
+			left, until := v.lives.Expect(time.Duration(now-b.since) * time.Millisecond)
 			r.is, r.until = max(r.is, left), min(r.until, b.since+int64(until/time.Millisecond))
 		}
 	}
-	if r.table = v.lives.Table(); r.table != from {
+	if r.table = v.lives.Table(); r.table != table {
 		r.until = 0 // of two tables
 	}
 	return r.is

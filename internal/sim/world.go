@@ -112,7 +112,8 @@ type World struct {
 	carried     []int32 // Slots places for each node: its sandboxes, the used ones first
 	ended       []int64 // durations of tasks that ended, for the planner
 	objective   int64   // waits above it are late
-	still       int64   // until then a sandbox that becomes ready changes no plan
+	still       bool    // a sandbox that becomes ready changes no plan
+	news        bool    // something happened that the planner has not seen
 	begun, late int64
 	nodesBooted int64
 	lastBoot    int64 // lead time of the last node that came into service
