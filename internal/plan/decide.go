@@ -58,6 +58,7 @@ type Decider struct {
 	d      decision
 	plans  [2]Plan
 	states [2]State
+	whys   [2]Reason // of nodes that go
 	turn   int
 }
 
@@ -67,6 +68,7 @@ type decision struct {
 	o      *Observation
 	p      Policy
 	plan   *Plan
+	why    *Reason
 	next   *State
 	works  []work
 	signal string // why the queues are stale; empty when they are not
@@ -102,7 +104,7 @@ func (x *Decider) Decide(now time.Time, o *Observation, p *Policy, s *State) (*P
 	plan, next := &x.plans[x.turn], &x.states[x.turn]
 	clear(plan.Actions) // lets go of reasons
 	*plan = Plan{Pools: plan.Pools[:0], Actions: plan.Actions[:0]}
-	d.now, d.o, d.p, d.plan, d.next = now, o, *p, plan, next
+	d.now, d.o, d.p, d.plan, d.next, d.why = now, o, *p, plan, next, &x.whys[x.turn]
 	d.p.fill()
 	d.room, d.scarce, d.filler = room{}, 0, nil
 	d.kept.later, d.kept.loose = time.Time{}, false
@@ -222,11 +224,13 @@ func (d *decision) conclude() {
 		}
 		d.plan.Consumers += t.Consumers
 	}
+	at := 0
 	for i := range d.plan.Actions {
 		if a := &d.plan.Actions[i]; a.Reason == nil && a.Pool != "" {
-			if i, ok := d.index(a.Pool); ok {
-				a.Reason = &d.plan.Pools[i].Reason
+			if d.works[at].o.Key != a.Pool { // often it is the last one's
+				at, _ = d.index(a.Pool)
 			}
+			a.Reason = &d.plan.Pools[at].Reason
 		}
 	}
 }

@@ -33,7 +33,8 @@ func (d *decision) giveBack(l *layer, t *NodeTarget) {
 			t.Desired--
 		}
 		if why == nil { // a verdict on the layer stays beside it
-			why = &Reason{Cause: CauseIdleNode, Numbers: t.Reason.Numbers}
+			why = d.why
+			*why = Reason{Cause: CauseIdleNode, Numbers: t.Reason.Numbers}
 		}
 		d.evacuate(o, why)
 	}
@@ -93,13 +94,20 @@ func (d *decision) evacuate(o *Node, why *Reason) {
 	for i := range d.works {
 		w := &d.works[i]
 		for b := 0; b < len(w.o.Idle) && b < MaxIdle; b++ {
-			if x := &w.o.Idle[b]; x.Node == o.ID && w.named&(1<<b) == 0 {
+			if x := &w.o.Idle[b]; same(x.Node, o.ID) && w.named&(1<<b) == 0 {
 				w.named |= 1 << b
 				w.drains++
 				d.act(Action{Kind: DrainSandbox, Pool: w.o.Key, Sandbox: x.ID, Node: x.Node, Reason: why})
 			}
 		}
 	}
+}
+
+// same is ==, made quick for the many names of one length that differ at their
+// end.
+func same(a, b fleet.NodeID) bool {
+	n := len(a)
+	return n == len(b) && (n == 0 || a[n-1] == b[n-1] && a == b)
 }
 
 // leaving tells a node that takes no new work: what is drained there is not

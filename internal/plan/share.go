@@ -33,8 +33,10 @@ func (d *decision) measureRoom() room {
 	if d.p.Max > 0 {
 		lower(d.p.Max, BoundMax)
 	}
-	if slots, bounded := d.slots(); bounded && !d.p.Nodes.Scalable {
-		lower(slots, BoundSlots)
+	if !d.p.Nodes.Scalable {
+		if slots, bounded := d.slots(); bounded {
+			lower(slots, BoundSlots)
+		}
 	}
 	b := d.p.Budget
 	over := func(spent, budget int64) {
@@ -206,7 +208,6 @@ func proportional(asks, group []int, n int) int {
 // supply compares what is granted with what there is, and sets how many to
 // take back and to start.
 func (d *decision) supply(w *work) {
-	w.stale = d.staleReady(w)
 	want := w.grant
 	if cover := min(w.stale, w.grant); cover > 0 {
 		// Make before break: some replacements beside the stale ones.

@@ -3,7 +3,6 @@ package sim
 import (
 	"fmt"
 	"slices"
-	"strconv"
 	"time"
 
 	"muster.dev/muster/internal/fleet"
@@ -293,28 +292,34 @@ func (m *planner) nameIdle(w *World, p *Pool, v *poolView, o *plan.Pool) {
 		next[k] = named{i, b.gen, b.created, b.since}
 		n++
 	}
-	o.Idle = slices.Grow(o.Idle, n-min(n, len(o.Idle)))[:n]
+	was, at := v.named, 0 // where the next one was in the list before
+	o.Idle = slices.Grow(o.Idle, n-min(n, len(o.Idle)))[:max(n, was)]
 	for k := range next[:n] {
 		x := &next[k]
-		if k < v.named && v.idle[k] == *x {
-			continue
+		at = max(at, k)
+		for at < was && v.idle[at] != *x && v.idle[at].created <= x.created {
+			at++
 		}
-		o.Idle[k] = plan.Idle{ID: m.boxID(x.box), Node: m.nodeID(w.boxes[x.box].node), Created: clock(x.created), Since: clock(x.since)}
+		switch {
+		case at >= was || v.idle[at] != *x:
+			o.Idle[k] = plan.Idle{ID: m.boxID(x.box), Node: m.nodeID(w.boxes[x.box].node), Created: clock(x.created), Since: clock(x.since)}
+		case at > k:
+			o.Idle[k] = o.Idle[at]
+		}
 		v.idle[k] = *x
 	}
-	v.named = n
+	o.Idle, v.named = o.Idle[:n], n
 }
 
 // nameDraining lists drained sandboxes, the youngest first.
 func (m *planner) nameDraining(w *World, v *poolView, o *plan.Pool) {
+	o.Draining = o.Draining[:0]
 	if len(v.draining) == 0 {
-		o.Draining = nil
 		return
 	}
 	v.draining = slices.DeleteFunc(v.draining, func(d drained) bool {
 		return w.boxes[d.box].gen != d.gen || w.boxes[d.box].state != boxDraining
 	})
-	o.Draining = o.Draining[:0]
 	for _, d := range slices.Backward(v.draining) {
 		b := &w.boxes[d.box]
 		o.Draining = append(o.Draining, plan.Idle{ID: m.boxID(d.box), Node: m.nodeID(b.node), Created: clock(b.created), Since: clock(b.since)})
@@ -340,11 +345,14 @@ func indexOf[T ~string](name T) int32 {
 	if name == "" {
 		return -1
 	}
-	n, err := strconv.Atoi(string(name[1:]))
-	if err != nil {
-		return -1
+	n := int32(0)
+	for _, c := range []byte(name[1:]) {
+		if c < '0' || c > '9' {
+			return -1
+		}
+		n = 10*n + int32(c-'0')
 	}
-	return int32(n)
+	return n
 }
 
 // apply does what the plan says, at once and without failing: what the
