@@ -30,7 +30,9 @@ type Fold struct {
 }
 
 // bin is the number of a time's bin since the epoch.
-func (f *Fold) bin(t time.Time) int64 { return t.UnixNano() / int64(foldWidth) }
+func (f *Fold) bin(t time.Time) int64 { return binOf(t.UnixNano()) }
+
+func binOf(nanos int64) int64 { return nanos / int64(foldWidth) }
 
 // Observe counts n arrivals at now.
 func (f *Fold) Observe(now time.Time, n int64) {
@@ -74,7 +76,7 @@ func (f *Fold) close(i int64) {
 	}
 	f.Sum += f.Share[i] - old
 	f.Count = 0
-	f.lift(i)
+	f.lift(i, old)
 	if after := f.hot(i); after != before {
 		at, _ := slices.BinarySearch(hots, i)
 		if after {
@@ -91,7 +93,9 @@ func (f *Fold) close(i int64) {
 func (f *Fold) usual() float64 { return f.Sum / float64(max(1, len(f.Share))) }
 
 // hot tells a phase that was hit in more than a fifth of the cycles.
-func (f *Fold) hot(i int64) bool { return f.Share[i] > 0.2 }
+func (f *Fold) hot(i int64) bool { return hot(f.Share[i]) }
+
+func hot(share float64) bool { return share > 0.2 }
 
 // Due is how many arrivals the clock announces for the time from now to the
 // horizon: those of phases hit in more than a fifth of the cycles and clearly
@@ -103,7 +107,7 @@ func (f *Fold) Due(now time.Time, horizon time.Duration) float64 {
 	k, first, list := int64(len(f.Share)), f.bin(now), f.candidates()
 	usual, due := f.usual(), 0.0
 	bar := f.bar()
-	a, span := first%k, f.bin(now.Add(horizon))-first
+	a, span := first%k, binOf(now.UnixNano()+int64(horizon))-first
 	at, _ := slices.BinarySearch(list, a)
 	for turn := int64(0); len(list) > 0; at++ {
 		if at == len(list) { // the next cycle
@@ -162,16 +166,16 @@ func (f *Fold) candidates() []int64 {
 	return f.above
 }
 
-// lift keeps candidates up to date with the share of a phase.
-func (f *Fold) lift(i int64) {
-	if f.low == 0 {
+// lift keeps candidates up to date with a phase whose share was another.
+func (f *Fold) lift(i int64, old float64) {
+	was, is := hot(old) && old > f.low, f.hot(i) && f.Share[i] > f.low
+	if was == is || f.low == 0 {
 		return
 	}
-	at, is := slices.BinarySearch(f.above, i)
-	switch above := f.hot(i) && f.Share[i] > f.low; {
-	case above && !is:
+	at, _ := slices.BinarySearch(f.above, i)
+	if is {
 		f.above = slices.Insert(f.above, at, i)
-	case !above && is:
+	} else {
 		f.above = slices.Delete(f.above, at, at+1)
 	}
 }
@@ -183,7 +187,8 @@ func (f *Fold) Next(now time.Time, horizon time.Duration) time.Time {
 		return time.Time{}
 	}
 	k := int64(len(f.Share))
-	first, last := f.bin(now), f.bin(now.Add(horizon))
+	nanos := now.UnixNano()
+	first, last := binOf(nanos), binOf(nanos+int64(horizon))
 	// In how many bins a phase is left behind, and comes into sight.
 	left := f.ahead(first % k)
 	if left < 0 {
@@ -191,13 +196,13 @@ func (f *Fold) Next(now time.Time, horizon time.Duration) time.Time {
 	}
 	seen := f.ahead((last + 1) % k)
 	d := min(left, seen)
-	t := time.Unix(0, (last+1+d)*int64(foldWidth)).Add(-horizon)
+	t := (last+1+d)*int64(foldWidth) - int64(horizon)
 	if left == d {
-		if u := time.Unix(0, (first+1+d)*int64(foldWidth)); u.Before(t) || seen != d {
+		if u := (first + 1 + d) * int64(foldWidth); u < t || seen != d {
 			t = u
 		}
 	}
-	return t.UTC()
+	return time.Unix(0, t).UTC()
 }
 
 // ahead is how far it is from a phase to the next one that Due counts; -1 when

@@ -93,8 +93,9 @@ func (d *decision) evacuate(o *Node, why *Reason) {
 	}
 	for i := range d.works {
 		w := &d.works[i]
-		for b := 0; b < len(w.o.Idle) && b < MaxIdle; b++ {
-			if x := &w.o.Idle[b]; same(x.Node, o.ID) && w.named&(1<<b) == 0 {
+		idle := w.o.Idle[:min(len(w.o.Idle), MaxIdle)]
+		for b := range idle {
+			if x := &idle[b]; same(x.Node, o.ID) && w.named&(1<<b) == 0 {
 				w.named |= 1 << b
 				w.drains++
 				d.act(Action{Kind: DrainSandbox, Pool: w.o.Key, Sandbox: x.ID, Node: x.Node, Reason: why})
@@ -106,8 +107,8 @@ func (d *decision) evacuate(o *Node, why *Reason) {
 // same is ==, made quick for the many names of one length that differ at their
 // end.
 func same(a, b fleet.NodeID) bool {
-	n := len(a)
-	return n == len(b) && (n == 0 || a[n-1] == b[n-1] && a == b)
+	n := len(a) - 1
+	return n == len(b)-1 && (n < 0 || a[n] == b[n] && a == b)
 }
 
 // leaving tells a node that takes no new work: what is drained there is not

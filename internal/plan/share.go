@@ -146,9 +146,11 @@ func (d *decision) stays(n *Node) bool {
 	if n.Running > 1 {
 		return true
 	}
-	paid := n.Requested.Add(d.p.Nodes.MinBill)
-	d.expect(paid)
-	return d.now.Before(paid)
+	if d.now.Sub(n.Requested) >= d.p.Nodes.MinBill {
+		return false
+	}
+	d.expect(n.Requested.Add(d.p.Nodes.MinBill))
+	return true
 }
 
 // divide cuts the asks down to n in all: by priority, and within one priority

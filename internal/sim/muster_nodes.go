@@ -113,8 +113,10 @@ func (m *planner) observeNodes(now int64, w *World) {
 		m.outlook.lookedAt = now
 		for _, i := range m.order {
 			o := &m.o.Nodes[m.place[i]]
-			o.Residual = m.outlook.residual(now, w, i)
-			w.nodes[i].prefer = plan.Prefer(o)
+			if left := m.outlook.residual(now, w, i); left != o.Residual {
+				o.Residual = left
+				w.nodes[i].prefer = plan.Prefer(o)
+			}
 		}
 	}
 	for _, i := range w.changed {
