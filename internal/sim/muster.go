@@ -56,8 +56,7 @@ type poolView struct {
 	started  int64
 	hours    int64 // what Seasonal was computed for
 	draining []drained
-	idle     [plan.MaxIdle]named // how the observation names the ready ones
-	named    int
+	idle     []named // as the observation names the ready ones
 }
 
 // drained is a sandbox on its way out.
@@ -233,10 +232,7 @@ func (m *planner) observePool(now int64, at time.Time, w *World, i int) {
 		v.hours = hours
 		o.Seasonal = v.weekly.Floor(at, o.Lead.P95+m.review(), m.quantile())
 	}
-	if p.reordered {
-		p.reordered = false
-		m.nameIdle(w, p, v, o)
-	}
+	m.nameIdle(w, p, v, o)
 	m.nameDraining(w, v, o)
 }
 
@@ -268,47 +264,6 @@ func (m *planner) measureLead(at time.Time, w *World, p *Pool, v *poolView, o *p
 	if fresh > 0 {
 		o.Failure = ""
 	}
-}
-
-// named is a sandbox as it was named last.
-type named struct {
-	box            int32
-	gen            uint32
-	created, since int64
-}
-
-// nameIdle lists ready sandboxes, the oldest first. Those named in their place
-// already are left as they are.
-func (m *planner) nameIdle(w *World, p *Pool, v *poolView, o *plan.Pool) {
-	var next [plan.MaxIdle]named
-	n := 0
-	for i := p.first; i >= 0 && n < len(next); i = w.boxes[i].next {
-		b := &w.boxes[i]
-		// By time of ready they are sorted almost; what was taken back is not.
-		k := n
-		for ; k > 0 && next[k-1].created > b.created; k-- {
-			next[k] = next[k-1]
-		}
-		next[k] = named{i, b.gen, b.created, b.since}
-		n++
-	}
-	was, at := v.named, 0 // where the next one was in the list before
-	o.Idle = slices.Grow(o.Idle, n-min(n, len(o.Idle)))[:max(n, was)]
-	for k := range next[:n] {
-		x := &next[k]
-		at = max(at, k)
-		for at < was && v.idle[at] != *x && v.idle[at].created <= x.created {
-			at++
-		}
-		switch {
-		case at >= was || v.idle[at] != *x:
-			o.Idle[k] = plan.Idle{ID: m.boxID(x.box), Node: m.nodeID(w.boxes[x.box].node), Created: clock(x.created), Since: clock(x.since)}
-		case at > k:
-			o.Idle[k] = o.Idle[at]
-		}
-		v.idle[k] = *x
-	}
-	o.Idle, v.named = o.Idle[:n], n
 }
 
 // nameDraining lists drained sandboxes, the youngest first.

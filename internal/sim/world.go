@@ -59,6 +59,12 @@ type box struct {
 	task           task
 }
 
+// move is a sandbox that became ready, or was and no longer is.
+type move struct {
+	named
+	gone bool
+}
+
 // Pool is one pool on the virtual clock: its queue and its sandboxes.
 type Pool struct {
 	Ready, Starting, Running, Draining int
@@ -71,9 +77,9 @@ type Pool struct {
 
 	pending     int // wanted, without a slot
 	queue       ring
-	first, last int32 // ready ones, the longest ready first
-	reordered   bool  // the ready list changed
-	area        int64 // demand over time, in task-milliseconds
+	first, last int32  // ready ones, the longest ready first
+	moves       []move // on the ready list, for the planner
+	area        int64  // demand over time, in task-milliseconds
 	areaAt      int64
 }
 
