@@ -79,6 +79,8 @@ type decision struct {
 	filler *work  // the pool that fills free slots, if any does
 	kept   steady // for Holds
 
+	counted layer // the nodes, before anything is decided
+
 	// Buffers.
 	cursors, asks, order []int
 	spaces               []space
@@ -113,6 +115,7 @@ func (x *Decider) Decide(now time.Time, o *Observation, p *Policy, s *State) (*P
 	*next = State{At: now, Pools: carry(next.Pools[:0], s.Pools, o.Pools), Nodes: s.Nodes}
 	d.signal = staleSignal(now, o.Queues, d.p.StaleAfter)
 	plan.Signal = d.signal
+	d.counted = d.countNodes()
 	for i := range o.Pools {
 		w := &d.works[i]
 		w.o, w.s = &o.Pools[i], &next.Pools[i]

@@ -48,16 +48,12 @@ func Prefer(n *Node) float64 {
 	if n.Running == 0 {
 		return 0
 	}
-	return (n.Residual + time.Second).Seconds() * last[min(n.Running, len(last)-1)] * (1 + float64(n.Running)/float64(max(1, n.Slots)))
-}
-
-// last is, of so many, how much later the last one ends than one alone.
-var last = func() (h [65]float64) {
-	for k := range len(h) - 1 {
-		h[k+1] = h[k] + 1/float64(k+1)
+	last := 0.0 // of so many, how much later the last one ends than one alone
+	for k := range min(n.Running, 64) {
+		last += 1 / float64(k+1)
 	}
-	return h
-}()
+	return (n.Residual + time.Second).Seconds() * last * (1 + float64(n.Running)/float64(max(1, n.Slots)))
+}
 
 // listSpaces lists the nodes in service in the order of Prefer, those equal
 // fullest first, so that emptying nodes empty.

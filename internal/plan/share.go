@@ -108,13 +108,7 @@ func (d *decision) fill() {
 	if !d.p.Nodes.Scalable || d.p.Nodes.NoFill || d.signal != "" {
 		return
 	}
-	free := 0
-	for i := range d.o.Nodes {
-		n := &d.o.Nodes[i]
-		if n.State == fleet.NodeReady && n.Slots > 0 && d.stays(n) {
-			free += max(0, n.Slots-n.Used)
-		}
-	}
+	free := d.counted.fillable
 	var best *work
 	exist := 0
 	for i := range d.works {
