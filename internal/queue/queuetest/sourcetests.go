@@ -42,7 +42,7 @@ func sourceLifecycle(f *outside) {
 	}
 	for _, x := range m {
 		left := time.Until(x.Until)
-		if x.Attempt != 1 || x.Receipt == "" || len(x.Receipt) > 4096 || (x.ID != "") != f.traits.Names || len(x.ID) > 512 || left <= 0 || left > time.Minute {
+		if x.Attempt != 1 || x.Receipt == "" || len(x.Receipt) > 4096 || f.traits.Names && x.ID == "" || len(x.ID) > 512 || left <= 0 || left > time.Minute {
 			f.Errorf("message %+v", x)
 		}
 		if !x.At.IsZero() && time.Since(x.At).Abs() > f.patience() {
