@@ -134,6 +134,24 @@ func (f *Fold) Due(now time.Time, horizon time.Duration) float64 {
 // one.
 func (f *Fold) bar() float64 { return 0.2 + 2*f.usual() }
 
+// Announced is how many arrivals the clock announced for the phase of now that
+// are not here yet.
+func (f *Fold) Announced(now time.Time) float64 {
+	if f.Hot == 0 {
+		return 0
+	}
+	b := f.bin(now)
+	i := b % int64(len(f.Share))
+	if !f.hot(i) || f.Share[i] <= f.bar() {
+		return 0
+	}
+	v := f.Share[i] * min(f.Size[i], 64)
+	if b == f.Bin {
+		v -= float64(f.Count)
+	}
+	return max(0, v)
+}
+
 // list are the phases that are hot.
 func (f *Fold) list() []int64 {
 	if len(f.hots) != f.Hot {
