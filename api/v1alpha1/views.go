@@ -48,7 +48,7 @@ type TaskView struct {
 	Artifacts    []fleet.Artifact `json:"artifacts,omitempty"`
 	ArtifactNote string           `json:"artifactNote,omitempty"`
 
-	Origin *fleet.Origin `json:"origin,omitempty" doc:"The message of an outside queue that it was made from"`
+	Origin *fleet.Origin `json:"origin,omitempty" doc:"The message of an outside queue it was made from"`
 
 	Spec TaskSpec `json:"spec" doc:"The task with every default filled in; submitting it again asks for the same"`
 }

@@ -113,16 +113,12 @@ func repoText(r *v1alpha1.Repo) string {
 	return r.URL + " at " + r.Ref
 }
 
-// originText names the message that a task was made from.
+// originText names the message a task was made from.
 func originText(o *fleet.Origin) string {
 	if o == nil {
 		return ""
 	}
-	text := "message " + o.Message + " of " + o.Queue
-	if !o.At.IsZero() {
-		text += ", sent " + clock(o.At)
-	}
-	return text
+	return fmt.Sprintf("queue %s, message %s", o.Queue, o.Message)
 }
 
 func dueText(t v1alpha1.TaskView) string {

@@ -117,6 +117,7 @@ func (e *Engine) queues(s *snapshot, readings []fleet.QueueReading) error {
 		s.o.Queues = append(s.o.Queues, q)
 	}
 	s.stats, _ = fleet.SumReadings(readings) // none is an error any more
+	s.queue = readings
 	s.asOf = s.stats.AsOf
 	if err := errors.Join(failed...); err != nil {
 		s.err = strings.ReplaceAll(err.Error(), "\n", "; ")

@@ -200,7 +200,7 @@ func (w *worker) runsTasks() {
 			w.t.Fatalf("task %d has no origin", i)
 		}
 		kind, _, _ := strings.Cut(w.q.Block, ",")
-		want := "message " + v.Origin.Message + " of " + strings.TrimPrefix(kind, "type: ")
+		want := "queue " + strings.TrimPrefix(kind, "type: ") + ", message " + v.Origin.Message
 		if out := w.must("task", string(v.ID)); !strings.Contains(out, want) {
 			w.t.Errorf("muster task does not show %q:\n%s", want, out)
 		}

@@ -52,6 +52,8 @@ type Queue struct {
 	Send func(ctx context.Context, bodies ...string) error
 	// Count is what the server itself says of the queue.
 	Count func(context.Context) (Count, error)
+	// Lag is how old what the server says may be.
+	Lag time.Duration
 	// Dead is what was set aside.
 	Dead func(context.Context) ([]Dead, error)
 	// Stop ends the server in order, and Start starts it again with what it kept.
@@ -73,9 +75,16 @@ type Dead struct{ Body, Reason string }
 func (q *Queue) WaitEmpty(ctx context.Context, within time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
+	since := time.Time{}
 	for {
 		n, err := q.Count(ctx)
-		if err == nil && n.Waiting == 0 && n.Held == 0 {
+		switch now := time.Now(); {
+		case err != nil || n.Waiting+n.Held > 0:
+			since = time.Time{}
+		case since.IsZero():
+			since = now
+		}
+		if !since.IsZero() && time.Since(since) >= q.Lag {
 			return nil
 		}
 		select {

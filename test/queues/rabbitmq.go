@@ -37,7 +37,8 @@ func openRabbitMQ(t testing.TB) *Queue {
 	return &Queue{
 		Block: fmt.Sprintf(`type: rabbitmq, rabbitmq: {addresses: ["%s"], username: %s, password: {file: %q}, queue: tasks, management: "%s"}`,
 			r.Address, r.User, secret(t, r.Password), r.Management),
-		Send: r.send, Count: r.count, Dead: r.dead, Stop: r.Stop, Start: r.Process.Start,
+		Send: r.send, Count: r.count, Lag: 6 * time.Second, // a quorum queue tells its counts every 5 s
+		Dead: r.dead, Stop: r.Stop, Start: r.Process.Start,
 	}
 }
 
