@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,14 +19,23 @@ import (
 // others is a queue that others work off, as the test says.
 type others struct {
 	fleet.Queue // nothing is ever leased
+	wake        chan struct{}
+	mu          sync.Mutex
 	st          fleet.QueueStats
 	err         error
-	wake        chan struct{}
 }
 
 func (q *others) Wake() <-chan struct{} { return q.wake }
 func (q *others) Stats(context.Context) (fleet.QueueStats, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	return q.st, q.err
+}
+
+func (q *others) fail(err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.err = err
 }
 
 func (q *others) set(backlog, inFlight int, arrived int64) {
@@ -34,7 +44,9 @@ func (q *others) set(backlog, inFlight int, arrived int64) {
 	if backlog > 0 {
 		d.Oldest = now
 	}
+	q.mu.Lock()
 	q.st = fleet.QueueStats{AsOf: now, Backlog: backlog, InFlight: inFlight, Arrived: arrived, Pools: []fleet.PoolDemand{d}, Oldest: d.Oldest}
+	q.mu.Unlock()
 	select {
 	case q.wake <- struct{}{}:
 	default:
@@ -115,7 +127,7 @@ func TestFollowsWhatOthersWorkOff(t *testing.T) {
 		}
 		// The queue cannot be read: what is there stays.
 		before := wanted(e)
-		q.err = fmt.Errorf("connection refused: %w", fleet.ErrUnavailable)
+		q.fail(fmt.Errorf("connection refused: %w", fleet.ErrUnavailable))
 		time.Sleep(20 * time.Minute)
 		if tg := e.Targets(); wanted(e) < before || tg.Signals == "" {
 			t.Errorf("after 20 minutes without a reading %d wanted (%q), before %d", wanted(e), tg.Signals, before)
