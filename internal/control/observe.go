@@ -59,6 +59,7 @@ func (e *Engine) observe(ctx context.Context, now time.Time, spec *Spec) snapsho
 	err := e.queues(&s, readings)
 	if e.c.Follow {
 		overlay(boxes, &s.stats, now)
+		e.layer.completed(&s.stats)
 	}
 	if nodesErr != nil {
 		nodes, s.o.NodesError = e.last.nodes, nodesErr.Error()
