@@ -55,6 +55,7 @@ if [ "$what" = test ]; then
 	need curl curl
 	need newuidmap uidmap
 	need gcc gcc
+	need prometheus prometheus
 	echo '#include <stdlib.h>' | gcc -E - >/dev/null 2>&1 || packages+=(libc6-dev)
 elif ! runtime; then
 	packages+=(runc)
