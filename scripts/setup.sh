@@ -40,9 +40,35 @@ if command -v apt-get >/dev/null 2>&1; then
 	fi
 fi
 
+# Packages of servers start them; the tests only want the programs. What tells
+# Debian's packages not to is /usr/sbin/policy-rc.d (exit code 101).
+policy=/usr/sbin/policy-rc.d
+root=()
+[ ${#apt[@]} -eq 0 ] || [ "${apt[0]}" != sudo ] || root=(sudo -n)
+held=
+hold_services() {
+	[ ${#services[@]} -gt 0 ] && [ ! -e $policy ] || return 0
+	say "their services (${services[*]}) are not started, and not at boot either"
+	printf '#!/bin/sh\nexit 101\n' | "${root[@]}" tee $policy >/dev/null
+	"${root[@]}" chmod 0755 $policy
+	held=1
+	trap release_services EXIT
+}
+release_services() {
+	[ -n "$held" ] || return 0
+	held=
+	"${root[@]}" rm -f $policy
+	if command -v systemctl >/dev/null 2>&1; then
+		"${root[@]}" systemctl disable "${services[@]}" >/dev/null 2>&1 || true
+	fi
+}
+
 packages=()
 # need PROGRAM PACKAGE: the package is wanted where the program is missing.
 need() { has "$1" || packages+=("$2"); }
+# server PROGRAM PACKAGE: the same, for a package that would start a service.
+services=()
+server() { has "$1" || { packages+=("$2"); services+=("$2"); }; }
 
 need git git
 need mkfs.ext4 e2fsprogs
@@ -55,8 +81,16 @@ if [ "$what" = test ]; then
 	need curl curl
 	need newuidmap uidmap
 	need gcc gcc
-	need prometheus prometheus
 	echo '#include <stdlib.h>' | gcc -E - >/dev/null 2>&1 || packages+=(libc6-dev)
+	# Servers of queues, which tests start for themselves on ports of their own.
+	server redis-server redis-server
+	server rabbitmq-server rabbitmq-server
+	server nats-server nats-server
+	server prometheus prometheus
+	compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || {
+		packages+=(postgresql)
+		services+=(postgresql)
+	}
 elif ! runtime; then
 	packages+=(runc)
 fi
@@ -66,7 +100,9 @@ if [ ${#packages[@]} -gt 0 ]; then
 		say "missing here: ${packages[*]}"
 		say "installing with: ${apt[*]} install --no-install-recommends ${packages[*]}"
 		"${apt[@]}" -qq update
+		hold_services
 		"${apt[@]}" -qq install -y --no-install-recommends "${packages[@]}" >/dev/null
+		release_services
 		say "installed: ${packages[*]}"
 	else
 		say "missing here: ${packages[*]}"

@@ -2,12 +2,18 @@ package main
 
 import (
 	"context"
-	"errors"
 
 	"muster.dev/muster/api/v1alpha1"
 	"muster.dev/muster/internal/fleet"
+	"muster.dev/muster/internal/queue/sqs"
 )
 
-func openSQS(context.Context, *v1alpha1.SQSQueue, queueOptions) (fleet.Source, error) {
-	return nil, errors.ErrUnsupported
+func openSQS(ctx context.Context, q *v1alpha1.SQSQueue, _ queueOptions) (fleet.Source, error) {
+	return sqs.New(ctx, sqs.Config{
+		Queue: q.Queue, Account: q.Account, Region: q.Region, DeadLetter: q.DeadLetterQueue,
+		AccessKeyID: credential(q.AccessKeyID), SecretAccessKey: credential(q.SecretAccessKey), SessionToken: credential(q.SessionToken),
+		AssumeRole: q.AssumeRole, ExternalID: q.ExternalID,
+		Endpoint: q.Endpoint, STSEndpoint: q.STSEndpoint, CloudWatchEndpoint: q.CloudWatchEndpoint, TLS: tlsOf(q.TLS),
+		CloudWatch: q.CloudWatch, NoPush: q.LongPoll != nil && !*q.LongPoll,
+	})
 }

@@ -16,7 +16,8 @@ type SignalTraits struct {
 	Dead     bool // SignalStats.Dead
 	// Push: Wake follows an arrival by itself, without anybody reading.
 	Push bool
-	// Names: messages have an ID of the backend's own.
+	// Names: every message has an ID. Where false some may, such as one that the
+	// producer gave it.
 	Names bool
 	// Durable: a receipt is good after a reconnect and in another process, so
 	// that a restarted control plane goes on holding what it held.
@@ -68,7 +69,7 @@ type Signal interface {
 // ends, no other consumer gets it.
 type Message struct {
 	// ID names the message within its queue, the same at every delivery and for
-	// every consumer; empty where Traits.Names is false. At most 512 bytes.
+	// every consumer; may be empty where Traits.Names is false. At most 512 bytes.
 	ID string
 	// Receipt is what the adapter needs to extend or settle this delivery; it
 	// stays the same until then, and differs between deliveries of one message.

@@ -255,9 +255,11 @@ func (q *Queue) check(ctx context.Context, name string) {
 // setAside sends a message to the dead letters.
 func (q *Queue) setAside(ctx context.Context, m fleet.Message, why string) {
 	if err := q.Source.DeadLetter(ctx, m, why); err != nil {
-		if ctx.Err() == nil {
-			q.Logger.Warn("cannot set a message aside; it will be delivered again", "queue", q.Name, "message", q.name(m), "error", err)
+		if errors.Is(err, fleet.ErrFenced) {
+			return // another consumer has it
 		}
+		// There may be no place for dead letters: it must not come back at once.
+		q.giveBack(ctx, m, time.Minute, fmt.Errorf("it cannot be worked off (%s) nor set aside: %w", why, err))
 		return
 	}
 	q.ended(1)
