@@ -85,3 +85,19 @@ func TestPrometheusSignal(t *testing.T) {
 		"url: http://p\nbacklog: n\ntoken: {env: A}\nusername: u": "token: is not the only way",
 	})
 }
+
+func TestTemporalSignal(t *testing.T) {
+	checkSignal(t, "temporal", []string{
+		"address: temporal:7233\ntaskQueue: work",
+		"address: a.tmprl.cloud:7233\nnamespace: agents.a1\ntaskQueue: work\nkinds: [activity, nexus]\napiKey: {env: KEY}\ntls: {}\ntimeout: 2s",
+	}, map[string]string{
+		"taskQueue: work": "address: is none",
+		"address: http://u:hunter2@t:7233\ntaskQueue: work":             "address: is none",
+		"address: t:99999\ntaskQueue: work":                             "address: is none",
+		"address: t:7233":                                               "taskQueue: is missing",
+		"address: t:7233\ntaskQueue: work\nkinds: [work]":               `kinds[0]: "work"`,
+		"address: t:7233\ntaskQueue: work\nkinds: [activity, activity]": `kinds[1]: "activity"`,
+		"address: t:7233\ntaskQueue: work\napiKey: {env: KEY}":          "tls: is missing beside apiKey",
+		"address: t:7233\ntaskQueue: work\ntimeout: 1m":                 "timeout: ",
+	})
+}

@@ -46,7 +46,7 @@ type HTTPClient struct {
 	conf      HTTP
 	transport *http.Transport
 	client    http.Client
-	secret    kept
+	secret    Kept
 
 	ctx   context.Context // ends with Close
 	end   context.CancelFunc
@@ -73,7 +73,7 @@ func NewHTTP(c HTTP) *HTTPClient {
 		ResponseHeaderTimeout: c.Timeout,
 	}
 	h.client = http.Client{Transport: h.transport, CheckRedirect: sameHost}
-	h.secret.from = c.secret()
+	h.secret.From = c.secret()
 	return h
 }
 
@@ -142,7 +142,7 @@ func (h *HTTPClient) Do(ctx context.Context, method, address, body string, heade
 		return Answer{}, fmt.Errorf("%s: the answer is larger than %d bytes: %w", r.URL.Host, h.conf.Most, fleet.ErrUnavailable)
 	}
 	if resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden {
-		h.secret.forget()
+		h.secret.Forget()
 	}
 	return Answer{Status: resp.StatusCode, Body: b}, nil
 }
@@ -171,10 +171,10 @@ func (h *HTTPClient) request(ctx context.Context, method, address, body string, 
 			r.Header.Set(k, v)
 		}
 	}
-	if h.secret.from == nil && h.conf.User == "" {
+	if h.secret.From == nil && h.conf.User == "" {
 		return r, nil
 	}
-	secret, err := h.secret.value(ctx)
+	secret, err := h.secret.Value(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -250,16 +250,7 @@ func (a Answer) Err() error {
 }
 
 // Redact takes the credential out of text that the service sent, and bounds it.
-func (h *HTTPClient) Redact(text string) string {
-	if s := h.secret.last(); s != "" {
-		text = strings.ReplaceAll(text, s, "***")
-	}
-	text = strings.Join(strings.Fields(strings.ToValidUTF8(text, "?")), " ")
-	if r := []rune(text); len(r) > 200 {
-		text = string(r[:200]) + "…"
-	}
-	return text
-}
+func (h *HTTPClient) Redact(text string) string { return h.secret.Redact(text) }
 
 // Close ends requests and connections.
 func (h *HTTPClient) Close() {
@@ -269,48 +260,4 @@ func (h *HTTPClient) Close() {
 	h.end()
 	h.calls.Wait()
 	h.transport.CloseIdleConnections()
-}
-
-// kept remembers a credential for a while: requests are frequent, and a
-// Kubernetes secret is a request of its own.
-type kept struct {
-	from  Credential
-	mu    sync.Mutex
-	text  string
-	until time.Time
-}
-
-const keepFor = 30 * time.Second
-
-func (k *kept) value(ctx context.Context) (string, error) {
-	if v, ok := k.fresh(); ok {
-		return v, nil
-	}
-	v, err := k.from.Value(ctx)
-	if err != nil {
-		return "", err
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.text, k.until = v, time.Now().Add(keepFor)
-	return v, nil
-}
-
-func (k *kept) fresh() (string, bool) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.text, time.Now().Before(k.until)
-}
-
-func (k *kept) last() string {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.text
-}
-
-// forget has the credential read again: it was refused.
-func (k *kept) forget() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.until = time.Time{}
 }

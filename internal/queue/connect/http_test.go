@@ -86,7 +86,7 @@ func TestHTTPBounds(t *testing.T) {
 func TestRedact(t *testing.T) {
 	c := NewHTTP(HTTP{Bearer: Fixed("s3cret")})
 	defer c.Close()
-	if _, err := c.secret.value(t.Context()); err != nil {
+	if _, err := c.secret.Value(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if got := c.Redact("no\n s3cret \xff" + strings.Repeat("x", 300)); !strings.HasPrefix(got, "no *** ?xx") || len(got) > 210 {
