@@ -86,6 +86,7 @@ if [ "$what" = test ]; then
 	server redis-server redis-server
 	server rabbitmq-server rabbitmq-server
 	server nats-server nats-server
+	server prometheus prometheus
 	compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || {
 		packages+=(postgresql)
 		services+=(postgresql)

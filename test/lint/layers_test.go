@@ -47,6 +47,7 @@ var layers = []layer{
 	{"internal/runner", "runner", []string{"internal/fleet", "internal/protocol"}},
 	{"internal/server", "edge", []string{"internal/fleet", "api/v1alpha1", "internal/calendar"}},
 	{"internal/keda", "edge", []string{"internal/fleet"}},
+	{"internal/kedaimport", "edge", []string{"internal/fleet", "api/v1alpha1", "internal/calendar"}},
 	{"internal/client", "edge", []string{"internal/fleet", "api/v1alpha1"}},
 	{"internal/doctor", "edge", []string{"internal/fleet"}},
 	{"internal/terminal", "edge", nil},

@@ -1,3 +1,4 @@
-// Package queuetest is the conformance suite of fleet.Queue: every queue, fakes
-// included, passes [Run]. It may import fleet and test libraries only.
+// Package queuetest is the conformance suites of fleet.Queue ([Run]),
+// fleet.Source ([RunSource]) and fleet.Signal alone ([RunSignal]): every queue,
+// fakes included, passes its own. It may import fleet and test libraries only.
 package queuetest
