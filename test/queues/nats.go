@@ -72,6 +72,13 @@ func openNATS(t testing.TB) *Queue {
 			return n, nil
 		},
 		Dead: func(ctx context.Context) ([]Dead, error) { return natsDead(ctx, js) },
+		Drain: func(ctx context.Context) error {
+			st, err := js.Stream(ctx, "TASKS")
+			if err != nil {
+				return err
+			}
+			return st.Purge(ctx)
+		},
 		Stop: s.Stop, Start: s.Process.Start,
 	}
 }

@@ -56,6 +56,9 @@ type Queue struct {
 	Lag time.Duration
 	// Dead is what was set aside.
 	Dead func(context.Context) ([]Dead, error)
+	// Drain takes all that waits, as other workers would; nil where no test needs
+	// it.
+	Drain func(context.Context) error
 	// Stop ends the server in order, and Start starts it again with what it kept.
 	Stop, Start func()
 }
