@@ -24,6 +24,7 @@ func openSignal(ctx context.Context, q *v1alpha1.Queue, o queueOptions) (fleet.S
 	case q.Temporal != nil:
 		return openTemporal(ctx, q.Temporal, o)
 	}
+	o.readOnly = true
 	return openSource(ctx, q, o)
 }
 

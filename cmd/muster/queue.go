@@ -16,6 +16,8 @@ type queueOptions struct {
 	// consumer names this process to the queue, the same after a restart; other
 	// control planes have other names.
 	consumer string
+	// readOnly: others work the queue off, and nothing may be taken from it.
+	readOnly bool
 }
 
 // openSource connects to the queue that tasks are taken from. It does not wait

@@ -19,7 +19,7 @@ func openKafka(ctx context.Context, q *v1alpha1.KafkaQueue, o queueOptions) (fle
 func kafkaConfig(q *v1alpha1.KafkaQueue, o queueOptions) (kafka.Config, error) {
 	c := kafka.Config{
 		Brokers: q.Brokers, Topic: q.Topic, Group: q.Group, DeadTopic: q.DeadTopic,
-		Mechanism: q.Mechanism, User: q.User, Password: credential(q.Password), TLS: tlsOf(q.TLS), Log: o.log,
+		Mechanism: q.Mechanism, User: q.User, Password: credential(q.Password), TLS: tlsOf(q.TLS), Log: o.log, ReadOnly: o.readOnly,
 	}
 	var err error
 	if c.Session, err = duration("spec.queue.kafka.session", q.Session); err != nil {

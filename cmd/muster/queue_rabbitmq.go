@@ -17,6 +17,6 @@ func openRabbitMQ(ctx context.Context, q *v1alpha1.RabbitMQQueue, o queueOptions
 		Addresses: q.Addresses, VHost: q.VHost, Queue: q.Queue,
 		Username: q.Username, Password: credential(q.Password), External: q.External, TLS: tlsOf(q.TLS),
 		Create: q.Create, DeadQueue: q.DeadQueue, UseDLX: q.UseDLX,
-		Management: q.Management, Timestamps: q.Timestamps, Heartbeat: heartbeat, Name: o.consumer,
+		Management: q.Management, Timestamps: q.Timestamps, Heartbeat: heartbeat, Name: o.consumer, ReadOnly: o.readOnly,
 	})
 }

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"muster.dev/muster/internal/fleet"
 	"muster.dev/muster/test/queues"
 )
 
@@ -127,11 +128,37 @@ func TestScale(t *testing.T) {
 func (m *machine) evaluates() {
 	m.t.Helper()
 	out := m.must("eval", "-f", m.fleet)
-	for _, want := range []string{"backlog 20", "nothing is applied", "pool default: ", "start_sandboxes"} {
+	for _, want := range []string{"backlog 20", "nothing is applied", "pool default: 20 sandboxes", "3 nodes wanted"} {
 		if !strings.Contains(out, want) {
 			m.t.Errorf("muster eval does not say %q:\n%s", want, out)
 		}
 	}
+}
+
+// TestFollowTakesNothing: who only reads a queue leaves every message, and every
+// partition, to those who work it off.
+func TestFollowTakesNothing(t *testing.T) {
+	each(t, func(t *testing.T, b queues.Backend) {
+		q := b.Open(t)
+		m := newMachine(t, followFleet(q, "scale", ""))
+		m.start()
+		eventually(t, 20*time.Second, "the queue is read", func() bool { return m.view().SignalsError == "" })
+		if err := q.Send(t.Context(), sent()...); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, 20*time.Second, "20 messages are counted", func() bool { return m.view().Backlog == 20 })
+		for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+			n, err := q.Count(t.Context())
+			if v := m.view(); err != nil || n.Held != 0 || v.Backlog != 20 || v.InFlight != 0 {
+				t.Fatalf("nobody works the queue off: the server counts %+v (%v), Muster %d and %d in flight", n, err, v.Backlog, v.InFlight)
+			}
+		}
+		if q.Members != nil {
+			if n, err := q.Members(t.Context()); err != nil || n != 0 {
+				t.Errorf("%d members of the workers' group, %v; want none", n, err)
+			}
+		}
+	})
 }
 
 // TestShadow compares with the workers that there are.
@@ -153,20 +180,15 @@ func TestShadow(t *testing.T) {
 	if err := q.Send(t.Context(), sent()...); err != nil {
 		t.Fatal(err)
 	}
-	var sum struct {
-		Sum struct {
-			Known, Workers, Sandboxes float64
-			Arrived                   int64
-		}
-	}
+	var sh fleet.Shadow
 	eventually(t, 30*time.Second, "the comparison has a few seconds of both", func() bool {
 		out := m.must("shadow", "-o", "json")
-		if err := json.Unmarshal([]byte(out), &sum); err != nil {
+		if err := json.Unmarshal([]byte(out), &sh); err != nil {
 			t.Fatalf("%v in %s", err, out)
 		}
-		return sum.Sum.Known > 3 && sum.Sum.Sandboxes > 0
+		return sh.Sum.Known > 3 && sh.Sum.Sandboxes > 0
 	})
-	if mean := sum.Sum.Workers / sum.Sum.Known; mean < 3.9 || mean > 4.1 {
+	if mean := sh.Sum.Workers / sh.Sum.Known; mean < 3.9 || mean > 4.1 {
 		t.Errorf("%.2f workers on average, want 4", mean)
 	}
 	out := m.must("shadow")

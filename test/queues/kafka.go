@@ -2,11 +2,13 @@ package queues
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"muster.dev/muster/internal/queue/queuetest/servers"
@@ -44,7 +46,7 @@ func openKafka(t testing.TB) *Queue {
 			if err == nil {
 				err = committed.Error()
 			}
-			if err != nil {
+			if err != nil && !errors.Is(err, kerr.GroupIDNotFound) { // nobody has read yet
 				return n, err
 			}
 			ends.Each(func(o kadm.ListedOffset) {
@@ -54,6 +56,13 @@ func openKafka(t testing.TB) *Queue {
 			return n, nil
 		},
 		Dead: func(ctx context.Context) ([]Dead, error) { return kafkaDead(ctx, s) },
+		Members: func(ctx context.Context) (int, error) {
+			groups, err := kadm.NewClient(producer).DescribeGroups(ctx, "muster")
+			if errors.Is(groups["muster"].Err, kerr.GroupIDNotFound) {
+				return 0, nil
+			}
+			return len(groups["muster"].Members), errors.Join(err, groups["muster"].Err)
+		},
 		Stop: s.Stop, Start: s.Start,
 	}
 }

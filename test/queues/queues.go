@@ -59,6 +59,9 @@ type Queue struct {
 	// Drain takes all that waits, as other workers would; nil where no test needs
 	// it.
 	Drain func(context.Context) error
+	// Members counts the consumers that the server gives a part of the queue to;
+	// nil where it does not.
+	Members func(context.Context) (int, error)
 	// Stop ends the server in order, and Start starts it again with what it kept.
 	Stop, Start func()
 }

@@ -31,7 +31,6 @@ const (
 // options are the client's settings.
 func (s *Source) options() []kgo.Opt {
 	c := &s.cfg
-	beat := c.Session / 10
 	opts := []kgo.Opt{
 		kgo.ClientID("muster"), kgo.SeedBrokers(c.Brokers...), kgo.Dialer(s.dial), kgo.WithHooks(&s.contact),
 		kgo.DisableClientMetrics(), // KIP-714: nobody asked for them, and they hold up the close
@@ -45,8 +44,23 @@ func (s *Source) options() []kgo.Opt {
 			return b.Next()
 		}),
 
+		kgo.RequiredAcks(kgo.AllISRAcks()), kgo.DisableIdempotentWrite(), kgo.ProducerBatchMaxBytes(batchBytes),
+	}
+	if !c.ReadOnly {
+		opts = append(opts, s.membership()...)
+	}
+	if m := c.mechanism(); m != nil {
+		opts = append(opts, kgo.SASL(m))
+	}
+	return opts
+}
+
+// membership is what makes us a member of the group.
+func (s *Source) membership() []kgo.Opt {
+	c := &s.cfg
+	opts := []kgo.Opt{
 		kgo.ConsumerGroup(c.Group), kgo.ConsumeTopics(c.Topic), kgo.Balancers(kgo.CooperativeStickyBalancer()),
-		kgo.SessionTimeout(c.Session), kgo.HeartbeatInterval(beat),
+		kgo.SessionTimeout(c.Session), kgo.HeartbeatInterval(c.Session / 10),
 		kgo.RebalanceTimeout(max(60*time.Second, *c.Handover+30*time.Second)),
 		kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
@@ -55,14 +69,9 @@ func (s *Source) options() []kgo.Opt {
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(),
 		kgo.FetchMaxBytes(fetchBytes), kgo.FetchMaxPartitionBytes(partitionBytes),
 		kgo.OnOffsetsFetched(s.assigned), kgo.OnPartitionsRevoked(s.revoked), kgo.OnPartitionsLost(s.lost),
-
-		kgo.RequiredAcks(kgo.AllISRAcks()), kgo.DisableIdempotentWrite(), kgo.ProducerBatchMaxBytes(batchBytes),
 	}
 	if c.Member != "" {
 		opts = append(opts, kgo.InstanceID(c.Member))
-	}
-	if m := c.mechanism(); m != nil {
-		opts = append(opts, kgo.SASL(m))
 	}
 	return opts
 }

@@ -27,6 +27,10 @@ type Config struct {
 	// Group is the consumer group; default "muster". What it has committed is
 	// what is worked off; a new group begins at the topic's oldest record.
 	Group string
+	// ReadOnly is for a topic that others work off: we stay out of their group,
+	// which would give us partitions, and arrivals are polled for. Receive is not
+	// to be called.
+	ReadOnly bool
 	// DeadTopic is where messages are set aside; default: Topic + ".dead". It is
 	// created at the first one where it does not exist.
 	DeadTopic string

@@ -82,6 +82,10 @@ func start(ctx context.Context, c Config, network func(context.Context, string, 
 		return nil, fmt.Errorf("kafka: %w: %w", fleet.ErrInvalid, err)
 	}
 	s.client, s.again = client, func() {}
+	if c.ReadOnly {
+		s.stop = client.Close
+		return s, nil
+	}
 	// The context's values are kept; its end is not ours: Close is.
 	reading, stop := context.WithCancel(context.WithoutCancel(ctx))
 	committing, end := context.WithCancel(context.WithoutCancel(ctx))
@@ -96,11 +100,17 @@ func start(ctx context.Context, c Config, network func(context.Context, string, 
 
 // Traits implements fleet.Signal.
 func (s *Source) Traits() fleet.SignalTraits {
-	return fleet.SignalTraits{Oldest: true, Arrived: true, InFlight: true, Delayed: true, Dead: true, Push: true, Names: true, Binary: true}
+	ours := !s.cfg.ReadOnly // what only a member of the group knows
+	return fleet.SignalTraits{Oldest: ours, Arrived: true, InFlight: true, Delayed: ours, Dead: true, Push: ours, Names: true, Binary: true}
 }
 
 // Wake implements fleet.Signal.
-func (s *Source) Wake() <-chan struct{} { return s.wake }
+func (s *Source) Wake() <-chan struct{} {
+	if s.cfg.ReadOnly {
+		return nil
+	}
+	return s.wake
+}
 
 func (s *Source) wakeUp() { poke(s.wake) }
 

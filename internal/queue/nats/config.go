@@ -23,6 +23,10 @@ type Config struct {
 	// queue share. Default "muster". Created when missing unless Bind is set; one
 	// that exists is used as it is, and must acknowledge each message explicitly.
 	Consumer string
+	// ReadOnly is for a queue that others work off: nothing is taken of it, not
+	// even to learn of arrivals, which are then polled for. Receive is not to be
+	// called.
+	ReadOnly bool
 	// Bind never creates the consumer: a missing one is fleet.ErrNotFound.
 	Bind bool
 	// Subject limits a consumer that is created to some subjects of the stream;

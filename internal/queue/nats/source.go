@@ -58,10 +58,11 @@ func New(ctx context.Context, c Config) (*Source, error) {
 	s.ctx, s.end = context.WithCancel(context.WithoutCancel(ctx))
 	s.leases.init()
 	s.probe.init()
-	s.wg.Add(3)
-	go s.run()
-	go s.keep()
-	go s.watch()
+	s.wg.Go(s.run)
+	s.wg.Go(s.keep)
+	if !c.ReadOnly {
+		s.wg.Go(s.watch)
+	}
 	return s, nil
 }
 
@@ -69,12 +70,17 @@ func New(ctx context.Context, c Config) (*Source, error) {
 func (s *Source) Traits() fleet.SignalTraits {
 	return fleet.SignalTraits{
 		Oldest: true, Arrived: true, InFlight: true, Delayed: false, Dead: true,
-		Push: true, Names: true, Durable: true, Binary: true,
+		Push: !s.cfg.ReadOnly, Names: true, Durable: true, Binary: true,
 	}
 }
 
 // Wake implements fleet.Signal.
-func (s *Source) Wake() <-chan struct{} { return s.wake }
+func (s *Source) Wake() <-chan struct{} {
+	if s.cfg.ReadOnly {
+		return nil
+	}
+	return s.wake
+}
 
 func (s *Source) arouse() {
 	select {

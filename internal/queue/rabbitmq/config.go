@@ -27,6 +27,10 @@ type Config struct {
 	// needs TLS with a certificate.
 	External bool
 	TLS      connect.TLS
+	// ReadOnly is for a queue that others work off: nothing is taken of it, not
+	// even to learn of arrivals, which are then polled for. Receive is not to be
+	// called.
+	ReadOnly bool
 	// Create declares the queue, durable, where it does not exist: "classic" or
 	// "quorum". Empty: a missing queue is fleet.ErrNotFound.
 	Create string

@@ -76,7 +76,9 @@ func New(ctx context.Context, cfg Config) (*Source, error) {
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	s.wg.Go(s.connect)
 	s.wg.Go(s.keep)
-	s.wg.Go(s.probes)
+	if !cfg.ReadOnly {
+		s.wg.Go(s.probes)
+	}
 	return s, nil
 }
 
@@ -86,12 +88,17 @@ func (s *Source) Traits() fleet.SignalTraits {
 	m := s.cfg.Management != ""
 	return fleet.SignalTraits{
 		Oldest: s.cfg.Timestamps, Arrived: m, InFlight: m,
-		Delayed: true, Dead: s.cfg.DeadQueue != "", Push: true, Binary: true,
+		Delayed: true, Dead: s.cfg.DeadQueue != "", Push: !s.cfg.ReadOnly, Binary: true,
 	}
 }
 
 // Wake implements fleet.Signal.
-func (s *Source) Wake() <-chan struct{} { return s.wake }
+func (s *Source) Wake() <-chan struct{} {
+	if s.cfg.ReadOnly {
+		return nil
+	}
+	return s.wake
+}
 
 func (s *Source) wakeUp() {
 	select {
