@@ -34,7 +34,7 @@ spec:
   templates: [{name: default}]
   scaling: {holdWarm: 1s}
   capacity: {sandboxes: {max: 100}}
-  nodes: {slots: 8, boot: 2s, max: 20}
+  nodes: {slots: 8, boot: 60s, max: 20}
   workers: {startup: 1s%s}
   keda: {listen: "127.0.0.1:0"}
 `, mode, q.Block, workers)
@@ -112,10 +112,11 @@ func TestScale(t *testing.T) {
 	if n, err := q.Count(t.Context()); err != nil || n.Waiting+n.Held != 20 {
 		t.Errorf("after all was read: %+v, %v", n, err)
 	}
+	// Before its nodes are up: those that are would be kept for a while.
 	if err := q.Drain(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 90*time.Second, "nothing is wanted once the queue is drained", func() bool {
+	eventually(t, 30*time.Second, "nothing is wanted once the queue is drained", func() bool {
 		n, active := m.metric(c, "sandboxes")
 		return n == 0 && !active
 	})
