@@ -5,4 +5,5 @@
 //
 //	go run ./test/bench            all measurements, as tables
 //	go run ./test/bench -only warm
+//	go run ./test/bench -only reaction -queue redis,nats
 package main

@@ -176,7 +176,8 @@ func TestShadow(t *testing.T) {
 		t.Fatal(err)
 	}
 	q := b.Open(t)
-	m := newMachine(t, followFleet(q, "shadow", fmt.Sprintf(`, actual: {http: {url: %q, backlog: status.readyReplicas}}`, actual.URL)))
+	doc := followFleet(q, "shadow", fmt.Sprintf(`, actual: {http: {url: %q, backlog: status.readyReplicas}}`, actual.URL))
+	m := newMachine(t, strings.Replace(doc, "boot: 60s", "boot: 2s", 1))
 	m.start()
 	if err := q.Send(t.Context(), sent()...); err != nil {
 		t.Fatal(err)
