@@ -179,6 +179,7 @@ func TestShadow(t *testing.T) {
 	doc := followFleet(q, "shadow", fmt.Sprintf(`, actual: {http: {url: %q, backlog: status.readyReplicas}}`, actual.URL))
 	m := newMachine(t, strings.Replace(doc, "boot: 60s", "boot: 2s", 1))
 	m.start()
+	eventually(t, 20*time.Second, "the queue is read", func() bool { return m.view().SignalsError == "" })
 	if err := q.Send(t.Context(), sent()...); err != nil {
 		t.Fatal(err)
 	}

@@ -17,7 +17,7 @@ var banned = set("manager", "helper", "helpers", "util", "utils", "info", "misc"
 
 // allowedNames are names fixed by others: interfaces we implement, words of a
 // standard, and the data directory, which users know by that name.
-var allowedNames = set("DataDir", "WithDataDir", "NewDataDir")
+var allowedNames = set("DataDir", "WithDataDir", "NewDataDir", "Helper")
 
 // words splits FooBarHTTP into foo, bar, http.
 func words(name string) []string {
