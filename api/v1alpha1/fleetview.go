@@ -22,6 +22,7 @@ type FleetView struct {
 	OldestAgeSeconds float64          `json:"oldestAgeSeconds"`
 	SignalsAsOf      time.Time        `json:"signalsAsOf,omitzero"`
 	SignalsError     string           `json:"signalsError,omitempty" doc:"The queue could not be read; the numbers are the last known ones"`
+	Queues           []QueueView      `json:"queues" doc:"Each queue that tasks come from"`
 	Start            StartView        `json:"start"`
 	Pools            []PoolView       `json:"pools"`
 	Nodes            []fleet.NodeView `json:"nodes"`
@@ -34,6 +35,18 @@ type StartView struct {
 	P50Seconds       float64 `json:"p50Seconds"`
 	P99Seconds       float64 `json:"p99Seconds"`
 	ObjectiveSeconds float64 `json:"objectiveSeconds" doc:"For the 99th percentile"`
+}
+
+// QueueView is the last good reading of one queue.
+type QueueView struct {
+	Name             string    `json:"name"`
+	AsOf             time.Time `json:"asOf,omitzero"`
+	Error            string    `json:"error,omitempty" doc:"Why it could not be read since"`
+	Backlog          int       `json:"backlog"`
+	Delayed          int       `json:"delayed"`
+	InFlight         int       `json:"inFlight"`
+	Dead             int       `json:"dead"`
+	OldestAgeSeconds float64   `json:"oldestAgeSeconds"`
 }
 
 // PoolView is one pool of interchangeable sandboxes.
@@ -87,6 +100,13 @@ func NewFleetView(v fleet.View) FleetView {
 		},
 		Pools: make([]PoolView, 0, len(v.Pools)), Nodes: nonNil(v.Nodes),
 		NodeHourUSD: float64(v.NodeHourMicroUSD) / 1e6,
+	}
+	out.Queues = make([]QueueView, 0, len(v.Queues))
+	for _, q := range v.Queues {
+		out.Queues = append(out.Queues, QueueView{
+			Name: q.Name, AsOf: q.AsOf, Error: q.Error, Backlog: q.Backlog, Delayed: q.Delayed, InFlight: q.InFlight, Dead: q.Dead,
+			OldestAgeSeconds: q.OldestAge.Seconds(),
+		})
 	}
 	for _, p := range v.Pools {
 		out.Pools = append(out.Pools, newPoolView(p))

@@ -136,7 +136,7 @@ type Objective struct {
 type Scaling struct {
 	LateShare    float64 `json:"lateShare,omitempty" minimum:"0.0001" maximum:"0.5" doc:"Share of tasks that may wait longer than objective.startP99: more allow for fewer nodes; default 0.008"`
 	LatePriceMax float64 `json:"latePriceMax,omitempty" minimum:"50" maximum:"100000" doc:"Most node-seconds that preventing one late start may cost; default 250"`
-	KeepFactor   float64 `json:"keepFactor,omitempty" minimum:"0.1" maximum:"100" doc:"What a node that is there is worth, as a multiple of one to be booted; default 4"`
+	KeepFactor   float64 `json:"keepFactor,omitempty" minimum:"0.1" maximum:"100" doc:"What a node that is there is worth, as a multiple of one to be booted; default 5"`
 	WarmQuantile float64 `json:"warmQuantile,omitempty" minimum:"0.5" maximum:"0.9999" doc:"Quantile of the arrivals in one lead time that the warm stock covers; default 0.99"`
 	HoldWarm     string  `json:"holdWarm,omitempty" doc:"How long a warm stock outlives its cause, 1s to 24h; default 2m"`
 }

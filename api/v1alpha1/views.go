@@ -48,6 +48,8 @@ type TaskView struct {
 	Artifacts    []fleet.Artifact `json:"artifacts,omitempty"`
 	ArtifactNote string           `json:"artifactNote,omitempty"`
 
+	Origin *fleet.Origin `json:"origin,omitempty" doc:"The message of an outside queue it was made from"`
+
 	Spec TaskSpec `json:"spec" doc:"The task with every default filled in; submitting it again asks for the same"`
 }
 
@@ -99,7 +101,7 @@ func NewTaskView(t fleet.Task) TaskView {
 		LogBytes: t.Result.LogBytes, LogDropped: t.Result.LogDropped,
 		PatchBytes: t.Result.PatchBytes, PatchNote: t.Result.PatchNote,
 		Artifacts: t.Result.Artifacts, ArtifactNote: t.Result.ArtifactNote,
-		Spec: NewTaskSpec(t.Spec),
+		Origin: t.Spec.Origin, Spec: NewTaskSpec(t.Spec),
 	}
 	if t.State.Final() && t.Result.ExitCode >= 0 && exited(t) {
 		code := t.Result.ExitCode

@@ -9,12 +9,14 @@ import (
 	"path/filepath"
 	"strings"
 
+	"muster.dev/muster/api/v1alpha1"
 	"muster.dev/muster/internal/client"
 )
 
 // banner is what `muster up` says of itself once it is up.
 type banner struct {
 	version, fleet, from, address, dir string
+	mode                               string
 	usual                              string // where clients look for a data directory unless told
 	uid                                int
 }
@@ -28,7 +30,7 @@ func printBanner(w io.Writer, d *daemon, from string) {
 	}
 	banner{
 		version: version(), fleet: d.cfg.fleet.Metadata.Name, from: from, address: d.address(), dir: d.cfg.dir,
-		usual: client.DataDir(bare, os.Geteuid()), uid: os.Geteuid(),
+		mode: d.cfg.fleet.Spec.Mode, usual: client.DataDir(bare, os.Geteuid()), uid: os.Geteuid(),
 	}.print(w)
 }
 
@@ -37,13 +39,20 @@ func (b banner) print(w io.Writer) {
 	if b.dir != b.usual {
 		where = " --data " + quoted([]string{b.dir})
 	}
+	try := "submit" + where + " --follow -- sh -c 'echo hello from $(id -un)'"
+	switch b.mode {
+	case v1alpha1.ModeScale:
+		try = "fleet" + where + "   (nothing is started here: others run the workers)"
+	case v1alpha1.ModeShadow:
+		try = "shadow" + where + "   (nothing is started: what would have been is compared)"
+	}
 	fmt.Fprintf(w, `muster %s is up
   fleet    %s (%s)
   address  %s
   token    in %s
-  try      muster submit%s --follow -- sh -c 'echo hello from $(id -un)'
+  try      muster %s
   stop     Ctrl-C
-`, b.version, b.fleet, b.from, b.address, filepath.Join(b.dir, "token"), where)
+`, b.version, b.fleet, b.from, b.address, filepath.Join(b.dir, "token"), try)
 	for _, n := range b.notes() {
 		fmt.Fprintf(w, "  note     %s\n", n)
 	}

@@ -151,6 +151,7 @@ func (d *daemon) run(ctx context.Context) error {
 	spawn("fleet", d.control.Run)
 	spawn("webhooks", d.hooks.Run)
 	spawn("schedules", d.cron.Run)
+	spawn("memory", giveBackStart)
 	if d.images != nil {
 		spawn("images", d.keepImagesTidy)
 	}

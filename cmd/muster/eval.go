@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,6 +14,7 @@ import (
 	"muster.dev/muster/internal/control"
 	"muster.dev/muster/internal/fleet"
 	"muster.dev/muster/internal/payload"
+	"muster.dev/muster/internal/sandbox/virtual"
 	"muster.dev/muster/internal/store/memory"
 )
 
@@ -90,15 +92,13 @@ func evaluate(ctx context.Context, f *v1alpha1.Fleet, patient time.Duration) (_ 
 	}
 	store := memory.New(memory.Options{})
 	loop := control.Config{Store: store, Spec: spec, Variant: v1alpha1.Variant, Logger: log}
-	whole := f.Spec
-	if !whole.Follows() { // as if others ran it: nothing of this machine counts
-		as := *f
-		as.Spec.Mode = v1alpha1.ModeScale
-		as.Spec.Nodes.Provider = ""
-		as.Default()
-		whole = as.Spec
+	if f.Spec.Follows() {
+		err = q.configure(&loop, &f.Spec)
+	} else { // on this machine, with nothing started yet
+		loop.Queue, loop.Follow, loop.Sandboxes = q.queue, true, virtual.New(0)
+		loop.Nodes, err = hostNode(daemonConfig{fleet: f, dir: os.TempDir()})
 	}
-	if err := q.configure(&loop, &whole); err != nil {
+	if err != nil {
 		return fleet.Evaluation{}, err
 	}
 	e, err := control.New(loop)

@@ -142,6 +142,12 @@ func printFleet(s *shell, v v1alpha1.FleetView) error {
 		[2]string{"start", startObjective(v.Start, v.At.Sub(v.Started))},
 	)
 	s.printf("\n")
+	if len(v.Queues) > 1 || len(v.Queues) == 1 && v.Queues[0].Name != "embedded" {
+		if err := s.printTable(queues(s, v)); err != nil {
+			return err
+		}
+		s.printf("\n")
+	}
 	if err := s.printTable(pools(s, v.Pools)); err != nil {
 		return err
 	}
@@ -282,6 +288,24 @@ func breakerText(p v1alpha1.PoolView, now time.Time) string {
 		text += "; tries again in " + terminal.Age(left.Truncate(time.Second))
 	}
 	return text
+}
+
+// queues is the table of the queues that tasks come from.
+func queues(s *shell, v v1alpha1.FleetView) *terminal.Table {
+	right := func(title string) terminal.Column { return terminal.Column{Title: title, Right: true} }
+	t := s.table(terminal.Column{Title: "QUEUE"}, right("WAITING"), right("OLDEST"), right("NOT DUE"), right("IN FLIGHT"), right("DEAD"), right("READ"),
+		terminal.Column{Title: "PROBLEM", Flex: true, Least: 20})
+	for _, q := range v.Queues {
+		oldest, read := "", "never"
+		if q.Backlog > 0 && q.OldestAgeSeconds > 0 {
+			oldest = seconds(q.OldestAgeSeconds)
+		}
+		if !q.AsOf.IsZero() {
+			read = terminal.Age(max(0, v.At.Sub(q.AsOf))) + " ago"
+		}
+		t.Row(terminal.Text(q.Name, strconv.Itoa(q.Backlog), oldest, strconv.Itoa(q.Delayed), strconv.Itoa(q.InFlight), strconv.Itoa(q.Dead), read, q.Error)...)
+	}
+	return t
 }
 
 func nodes(s *shell, list []fleet.NodeView) *terminal.Table {

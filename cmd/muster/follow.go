@@ -79,6 +79,7 @@ func (f *followed) configure(c *control.Config, spec *v1alpha1.FleetSpec) error 
 	p := &c.Spec.Policy
 	p.PriorLead = fleet.Lead{P50: start, P95: start, P99: start}
 	p.Nodes.Scalable, p.Nodes.Slots, p.Nodes.BootLead, p.Nodes.Max = true, spec.Nodes.Slots, boot, spec.Nodes.Max
+	p.Nodes.NoFill = true // idle workers of others are not free, whatever node they are on
 	var size fleet.Resources
 	for _, t := range c.Spec.Templates {
 		size.MilliCPU = max(size.MilliCPU, t.Resources.MilliCPU)

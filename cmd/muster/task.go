@@ -73,6 +73,7 @@ func printTask(s *shell, t v1alpha1.TaskView, waits string) {
 		[2]string{"pool", string(t.Pool)},
 		[2]string{"command", quoted(t.Spec.Command)},
 		[2]string{"repo", repoText(t.Spec.Repo)},
+		[2]string{"from", originText(t.Origin)},
 		[2]string{"submitted", clock(t.SubmittedAt)},
 		[2]string{"due", dueText(t)},
 		[2]string{"started", startedText(t)},
@@ -110,6 +111,14 @@ func repoText(r *v1alpha1.Repo) string {
 		return r.URL
 	}
 	return r.URL + " at " + r.Ref
+}
+
+// originText names the message a task was made from.
+func originText(o *fleet.Origin) string {
+	if o == nil {
+		return ""
+	}
+	return fmt.Sprintf("queue %s, message %s", o.Queue, o.Message)
 }
 
 func dueText(t v1alpha1.TaskView) string {

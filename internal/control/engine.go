@@ -57,6 +57,7 @@ type snapshot struct {
 	o     plan.Observation
 	p     plan.Plan
 	stats fleet.QueueStats
+	queue []fleet.QueueReading // each with its last good reading
 	nodes []fleet.Node
 	err   string // why the queue could not be read
 	asOf  time.Time

@@ -36,6 +36,12 @@ func overlay(boxes []fleet.Sandbox, stats *fleet.QueueStats, now time.Time) {
 	}
 }
 
+// completed counts what others have worked off: what has come and is neither
+// waiting nor in work.
+func (l *layer) completed(s *fleet.QueueStats) {
+	l.finished = max(l.finished, s.Arrived-int64(s.Backlog+s.Delayed+s.InFlight))
+}
+
 // shadow compares, hour by hour, what the decisions would have cost with what
 // the workers that there were have cost. Task-seconds of waiting are a queue's
 // length over time, so that over many tasks their mean is the mean wait

@@ -59,6 +59,7 @@ func (e *Engine) observe(ctx context.Context, now time.Time, spec *Spec) snapsho
 	err := e.queues(&s, readings)
 	if e.c.Follow {
 		overlay(boxes, &s.stats, now)
+		e.layer.completed(&s.stats)
 	}
 	if nodesErr != nil {
 		nodes, s.o.NodesError = e.last.nodes, nodesErr.Error()
@@ -117,6 +118,7 @@ func (e *Engine) queues(s *snapshot, readings []fleet.QueueReading) error {
 		s.o.Queues = append(s.o.Queues, q)
 	}
 	s.stats, _ = fleet.SumReadings(readings) // none is an error any more
+	s.queue = readings
 	s.asOf = s.stats.AsOf
 	if err := errors.Join(failed...); err != nil {
 		s.err = strings.ReplaceAll(err.Error(), "\n", "; ")

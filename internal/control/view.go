@@ -30,6 +30,7 @@ func (e *Engine) View(context.Context) (fleet.View, error) {
 	for i := range s.p.Pools {
 		v.Pools = append(v.Pools, poolView(now, &s.p.Pools[i], &s.o.Pools[i], demandIn(&s.stats, s.p.Pools[i].Pool)))
 	}
+	v.Queues = queueViews(now, s)
 	for _, n := range s.nodes {
 		nv := fleet.NodeView{Node: n}
 		for i := range s.o.Nodes {
@@ -50,6 +51,18 @@ func poolView(now time.Time, t *plan.PoolTarget, o *plan.Pool, d fleet.PoolDeman
 		StartLead: o.Lead, TimeToEmpty: t.TimeToEmpty, Breaker: t.Breaker,
 		Reason: t.Reason.Sentence(), Bound: string(t.Reason.Bound),
 	}
+}
+
+func queueViews(now time.Time, s *snapshot) []fleet.QueueView {
+	out := make([]fleet.QueueView, len(s.queue))
+	for i := range s.queue {
+		r := &s.queue[i].Stats
+		out[i] = fleet.QueueView{
+			Name: s.queue[i].Name, AsOf: r.AsOf, Error: s.o.Queues[i].Error,
+			Backlog: r.Backlog, Delayed: r.Delayed, InFlight: r.InFlight, Dead: r.Dead, OldestAge: age(now, r.Oldest),
+		}
+	}
+	return out
 }
 
 func demandIn(s *fleet.QueueStats, key fleet.PoolKey) fleet.PoolDemand {

@@ -63,6 +63,7 @@ type View struct {
 	OldestAge        time.Duration `json:"oldestAge"`
 	SignalsAsOf      time.Time     `json:"signalsAsOf"`
 	SignalsError     string        `json:"signalsError,omitempty"`
+	Queues           []QueueView   `json:"queues"`
 	Pools            []PoolView    `json:"pools"`
 	Nodes            []NodeView    `json:"nodes"`
 	StartP50         time.Duration `json:"startP50"` // submit to first instruction, last hour
@@ -71,6 +72,18 @@ type View struct {
 	Sentence         string        `json:"sentence"` // the binding constraint in words
 	NodeHourMicroUSD int64         `json:"nodeHourMicroUSD"`
 	Started          time.Time     `json:"started"` // of the control plane
+}
+
+// QueueView is the last good reading of one queue.
+type QueueView struct {
+	Name      string        `json:"name"`
+	AsOf      time.Time     `json:"asOf,omitzero"`
+	Error     string        `json:"error,omitempty"` // why there is none since
+	Backlog   int           `json:"backlog"`
+	Delayed   int           `json:"delayed"`
+	InFlight  int           `json:"inFlight"`
+	Dead      int           `json:"dead"`
+	OldestAge time.Duration `json:"oldestAge"`
 }
 
 // Explanation says why a task waited or an event happened.

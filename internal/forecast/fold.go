@@ -22,14 +22,17 @@ type Fold struct {
 	Hot    int           `json:"hot"`   // phases that stand out
 
 	// Those phases, sorted, made anew where they are not Hot; and of them those
-	// hit clearly more often than the usual one, made anew once a share changed.
-	hots   []int64
-	stands []int64
-	listed bool
+	// above low, among which are all that Due counts, made anew when that is no
+	// longer so.
+	hots  []int64
+	above []int64
+	low   float64
 }
 
 // bin is the number of a time's bin since the epoch.
-func (f *Fold) bin(t time.Time) int64 { return t.UnixNano() / int64(foldWidth) }
+func (f *Fold) bin(t time.Time) int64 { return binOf(t.UnixNano()) }
+
+func binOf(nanos int64) int64 { return nanos / int64(foldWidth) }
 
 // Observe counts n arrivals at now.
 func (f *Fold) Observe(now time.Time, n int64) {
@@ -67,13 +70,13 @@ func (f *Fold) close(i int64) {
 		}
 		f.Size[i] += f.Alpha * (float64(f.Count) - f.Size[i])
 	}
-	f.listed = false
 	f.Share[i] += f.Alpha * (hit - old)
 	if f.Share[i] < 1e-6 {
 		f.Share[i] = 0
 	}
 	f.Sum += f.Share[i] - old
 	f.Count = 0
+	f.lift(i, old)
 	if after := f.hot(i); after != before {
 		at, _ := slices.BinarySearch(hots, i)
 		if after {
@@ -90,7 +93,9 @@ func (f *Fold) close(i int64) {
 func (f *Fold) usual() float64 { return f.Sum / float64(max(1, len(f.Share))) }
 
 // hot tells a phase that was hit in more than a fifth of the cycles.
-func (f *Fold) hot(i int64) bool { return f.Share[i] > 0.2 }
+func (f *Fold) hot(i int64) bool { return hot(f.Share[i]) }
+
+func hot(share float64) bool { return share > 0.2 }
 
 // Due is how many arrivals the clock announces for the time from now to the
 // horizon: those of phases hit in more than a fifth of the cycles and clearly
@@ -99,9 +104,10 @@ func (f *Fold) Due(now time.Time, horizon time.Duration) float64 {
 	if f.Hot == 0 {
 		return 0
 	}
-	k, first, list := int64(len(f.Share)), f.bin(now), f.outstanding()
+	k, first, list := int64(len(f.Share)), f.bin(now), f.candidates()
 	usual, due := f.usual(), 0.0
-	a, span := first%k, f.bin(now.Add(horizon))-first
+	bar := f.bar()
+	a, span := first%k, binOf(now.UnixNano()+int64(horizon))-first
 	at, _ := slices.BinarySearch(list, a)
 	for turn := int64(0); len(list) > 0; at++ {
 		if at == len(list) { // the next cycle
@@ -112,6 +118,9 @@ func (f *Fold) Due(now time.Time, horizon time.Duration) float64 {
 		if b > span {
 			break
 		}
+		if f.Share[i] <= bar {
+			continue
+		}
 		v := (f.Share[i] - usual) * min(f.Size[i], 64)
 		if b == 0 {
 			v = max(0, v-float64(f.Count)) // here already
@@ -119,6 +128,28 @@ func (f *Fold) Due(now time.Time, horizon time.Duration) float64 {
 		due += v
 	}
 	return due
+}
+
+// bar is the share above which a phase is hit clearly more often than the usual
+// one.
+func (f *Fold) bar() float64 { return 0.2 + 2*f.usual() }
+
+// Announced is how many arrivals the clock announced for the phase of now that
+// are not here yet.
+func (f *Fold) Announced(now time.Time) float64 {
+	if f.Hot == 0 {
+		return 0
+	}
+	b := f.bin(now)
+	i := b % int64(len(f.Share))
+	if !f.hot(i) || f.Share[i] <= f.bar() {
+		return 0
+	}
+	v := f.Share[i] * min(f.Size[i], 64)
+	if b == f.Bin {
+		v -= float64(f.Count)
+	}
+	return max(0, v)
 }
 
 // list are the phases that are hot.
@@ -134,19 +165,37 @@ func (f *Fold) list() []int64 {
 	return f.hots
 }
 
-// outstanding are the phases that Due counts.
-func (f *Fold) outstanding() []int64 {
-	if !f.listed {
-		f.listed = true
-		f.stands = f.stands[:0]
-		bar := 0.2 + 2*f.usual()
+// slack is how far below the bar candidates are looked for, so that they need
+// not be looked for again with each move of the bar.
+const slack = 0.05
+
+// candidates are the phases that may be above the bar: those that are, and few
+// others.
+func (f *Fold) candidates() []int64 {
+	if bar := f.bar(); f.low == 0 || bar < f.low || bar > f.low+2*slack {
+		f.low = bar - slack
+		f.above = f.above[:0]
 		for _, i := range f.list() {
-			if f.Share[i] > bar {
-				f.stands = append(f.stands, i)
+			if f.Share[i] > f.low {
+				f.above = append(f.above, i)
 			}
 		}
 	}
-	return f.stands
+	return f.above
+}
+
+// lift keeps candidates up to date with a phase whose share was another.
+func (f *Fold) lift(i int64, old float64) {
+	was, is := hot(old) && old > f.low, f.hot(i) && f.Share[i] > f.low
+	if was == is || f.low == 0 {
+		return
+	}
+	at, _ := slices.BinarySearch(f.above, i)
+	if is {
+		f.above = slices.Insert(f.above, at, i)
+	} else {
+		f.above = slices.Delete(f.above, at, at+1)
+	}
 }
 
 // Next is when Due may change next although nothing arrives; zero while no
@@ -155,29 +204,39 @@ func (f *Fold) Next(now time.Time, horizon time.Duration) time.Time {
 	if f.Hot == 0 {
 		return time.Time{}
 	}
-	list := f.outstanding()
-	if len(list) == 0 {
+	k := int64(len(f.Share))
+	nanos := now.UnixNano()
+	first, last := binOf(nanos), binOf(nanos+int64(horizon))
+	// In how many bins a phase is left behind, and comes into sight.
+	left := f.ahead(first % k)
+	if left < 0 {
 		return time.Time{}
 	}
-	k := int64(len(f.Share))
-	first, last := f.bin(now), f.bin(now.Add(horizon))
-	// In how many bins a phase is left behind, and comes into sight.
-	left, seen := ahead(list, first%k, k), ahead(list, (last+1)%k, k)
+	seen := f.ahead((last + 1) % k)
 	d := min(left, seen)
-	t := time.Unix(0, (last+1+d)*int64(foldWidth)).Add(-horizon)
+	t := (last+1+d)*int64(foldWidth) - int64(horizon)
 	if left == d {
-		if u := time.Unix(0, (first+1+d)*int64(foldWidth)); u.Before(t) || seen != d {
+		if u := (first + 1 + d) * int64(foldWidth); u < t || seen != d {
 			t = u
 		}
 	}
-	return t.UTC()
+	return time.Unix(0, t).UTC()
 }
 
-// ahead is how far it is from a phase to the next of the list, in a cycle of k.
-func ahead(list []int64, from, k int64) int64 {
-	at, _ := slices.BinarySearch(list, from)
-	if at == len(list) {
-		return list[0] + k - from
+// ahead is how far it is from a phase to the next one that Due counts; -1 when
+// there is none.
+func (f *Fold) ahead(from int64) int64 {
+	list, bar := f.candidates(), f.bar()
+	first, _ := slices.BinarySearch(list, from)
+	for at := first; at < len(list); at++ {
+		if f.Share[list[at]] > bar {
+			return list[at] - from
+		}
 	}
-	return list[at] - from
+	for at := range first { // in the next cycle
+		if f.Share[list[at]] > bar {
+			return list[at] + int64(len(f.Share)) - from
+		}
+	}
+	return -1
 }

@@ -24,7 +24,6 @@ type Lifetimes struct {
 	means [lifeBins]time.Duration // mean residual life by age
 	until [lifeBins]time.Duration // upper edges of age
 	left  int                     // look-ups before the table is made anew
-	made  int                     // tables so far
 }
 
 func lifeBin(age time.Duration) int {
@@ -91,24 +90,10 @@ func (l *Lifetimes) Expect(age time.Duration) (left, until time.Duration) {
 		}
 		l.until[lifeBins-1] = math.MaxInt64
 		l.left = lifeKeep
-		l.made++
 	}
 	l.left--
 	i := lifeBin(max(0, age))
 	return l.means[i], l.until[i]
-}
-
-// Table is the number of the table that the last look-up was made in.
-func (l *Lifetimes) Table() int { return l.made }
-
-// Again tells whether n look-ups made in a table would give the same once more,
-// before the age that Expect gave, and counts them when they would.
-func (l *Lifetimes) Again(table, n int) bool {
-	if l.made != table || l.left < n {
-		return false
-	}
-	l.left -= n
-	return true
 }
 
 // residual is the mean residual life at the middle of a bin, in seconds; at are

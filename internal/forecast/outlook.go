@@ -67,7 +67,7 @@ func rates(out []float32, fine, coarse *RankHist, f, c float64) []float32 {
 }
 
 // next is when the context changes by itself: an arrival becomes older than
-// one lead time, the rate falls below the edge of its bucket, or the clock
+// one lead time, a rate falls below the edge of its bucket, or the clock
 // announces something.
 func (r *Ranks) next(now time.Time, lead time.Duration, m *Moment) time.Time {
 	var at time.Time
@@ -84,11 +84,16 @@ func (r *Ranks) next(now time.Time, lead time.Duration, m *Moment) time.Time {
 			}
 		}
 	}
-	if b := rateBucket(m.Mean); b > 0 {
-		edge := math.Ldexp(1, b-4)
-		if mean := r.Rate * lead.Seconds(); mean > edge {
-			soon(now.Add(time.Duration(rateTau*math.Log(mean/edge)*1e9) + time.Millisecond))
+	falls := func(mean, edge, tau float64) {
+		if mean > edge {
+			soon(now.Add(time.Duration(tau*math.Log(mean/edge)*1e9) + time.Millisecond))
 		}
+	}
+	if b := rateBucket(m.Mean); b > 0 {
+		falls(r.Rate*lead.Seconds(), math.Ldexp(1, b-4), rateTau)
+	}
+	if b := r.quietBucket(m.Mean, lead); b > 1 {
+		falls(r.Hour*lead.Seconds(), quietEdge(b), hourTau)
 	}
 	for i := range r.Folds {
 		soon(r.Folds[i].Next(now, lead+2*time.Second))

@@ -10,6 +10,8 @@ import (
 // or doubling them does.
 const (
 	rateTau    = 450.0           // s, memory of the arrival rate
+	hourTau    = 3600.0          // s, memory of the rate that tells quiet times apart
+	quietBelow = 1.0             // arrivals in one lead time, at the recent rate
 	ranksHalf  = 7 * 24 * 3600.0 // s, half-life of what was learned
 	backing    = 300.0           // s the coarse context counts for in the fine one
 	priorTime  = 60.0            // s the prior counts for in the coarse one
@@ -28,7 +30,8 @@ const (
 //
 // The rates are kept by context: what the clock announces (see Fold), the
 // arrivals within the last lead time, and in the fine one also the arrival
-// rate. A context seen for a short time only leans on the coarser one, and that
+// rate, and in quiet times that of the last hour without what the clock
+// announced. A context seen for a short time only leans on the coarser one, and that
 // on a geometric prior. What was learned is forgotten with a half-life of a
 // week. An observation costs O(arrivals), an outlook O(1).
 //
@@ -36,9 +39,11 @@ const (
 type Ranks struct {
 	Known    bool      `json:"known"`
 	At       time.Time `json:"at"`
+	Since    time.Time `json:"since"` // of the first observation
 	Arrived  int64     `json:"arrived"`
 	Finished int64     `json:"finished"`
 	Rate     float64   `json:"rate"` // tasks a second, recent
+	Hour     float64   `json:"hour"` // tasks a second in the last hour, less those that the clock announced
 	// Weight is what a new observation counts; it grows, where otherwise all the
 	// old ones would have to be decayed.
 	Weight float64           `json:"weight"`
@@ -105,7 +110,7 @@ func lowRank(i int) float64 {
 // went back teaches nothing.
 func (r *Ranks) Observe(now time.Time, arrived, finished int64, lead time.Duration) {
 	if !r.Known {
-		*r = Ranks{Known: true, At: now, Arrived: arrived, Finished: finished, Weight: 1, Hists: map[int]*RankHist{}, Folds: []Fold{
+		*r = Ranks{Known: true, At: now, Since: now, Arrived: arrived, Finished: finished, Weight: 1, Hists: map[int]*RankHist{}, Folds: []Fold{
 			{Period: 10 * time.Minute, Alpha: 0.15}, {Period: time.Hour, Alpha: 0.2},
 		}}
 		r.note(now, lead)
@@ -122,6 +127,7 @@ func (r *Ranks) Observe(now time.Time, arrived, finished int64, lead time.Durati
 		r.pass(dt)
 	}
 	r.Rate += float64(n) / rateTau
+	r.Hour += r.unannounced(now, n) / hourTau
 	for i := range r.Folds {
 		r.Folds[i].Observe(now, n)
 	}
@@ -140,6 +146,7 @@ func (r *Ranks) Unwatched() { r.Past, r.head = r.Past[:0], 0 }
 // pass lets time go by.
 func (r *Ranks) pass(dt float64) {
 	r.Rate *= math.Exp(-dt / rateTau)
+	r.Hour *= math.Exp(-dt / hourTau)
 	if k := len(r.Past); k > r.head {
 		l := &r.Past[k-1]
 		r.hist(0, l.Fine).Seconds += dt * r.Weight
@@ -242,13 +249,45 @@ func (r *Ranks) note(now time.Time, lead time.Duration) {
 	step := min(time.Second, lead/32)
 	m := Moment{At: now, Arrived: r.Arrived, Finished: r.Finished, Mean: r.Rate * lead.Seconds()}
 	m.Coarse = countBucket(int(r.due(now, lead)+0.5))*16 + countBucket(r.recent(now, lead))
-	m.Fine = (m.Coarse+1)*256 + rateBucket(m.Mean)
+	m.Fine = (m.Coarse+1)*256 + rateBucket(m.Mean)*16 + r.quietBucket(m.Mean, lead)
 	if k := len(r.Past); k > r.head+1 && now.Sub(r.Past[k-1].At) < step && r.Past[k-1].At.Sub(r.Past[k-2].At) < step {
 		r.Past[k-1] = m
 		return
 	}
 	r.Past = append(r.Past, m)
 }
+
+// unannounced is how many of n arrivals the clock did not announce: what keeps
+// to the clock says nothing of when the rest comes.
+func (r *Ranks) unannounced(now time.Time, n int64) float64 {
+	if n == 0 {
+		return 0
+	}
+	known := 0.0
+	for i := range r.Folds {
+		known = max(known, r.Folds[i].Announced(now))
+	}
+	return max(0, float64(n)-known)
+}
+
+// quietBucket tells quiet times apart by the rate of the last hour, in steps of
+// four. Where less than one arrival is expected in a lead time, the recent rate
+// has hardly a task to go by, and calls a lull of a busy hour and a dead night
+// the same. What was watched for less than an hour is not told apart: else the
+// first burst would teach that bursts come where nothing has come for long.
+func (r *Ranks) quietBucket(mean float64, lead time.Duration) int {
+	x := r.Hour * lead.Seconds()
+	switch {
+	case mean >= quietBelow || r.At.Sub(r.Since).Seconds() < hourTau:
+		return 0 // not a quiet time, or not known to be one
+	case x < quietEdge(2):
+		return 1
+	}
+	return min(7, (int(math.Float64bits(x)>>52)-1023+10)/2+2)
+}
+
+// quietEdge is the lower edge of a bucket from the second on.
+func quietEdge(b int) float64 { return math.Ldexp(1, 2*(b-2)-10) }
 
 func rateBucket(x float64) int {
 	if x < 0.125 {

@@ -58,6 +58,7 @@ type Decider struct {
 	d      decision
 	plans  [2]Plan
 	states [2]State
+	whys   [2]Reason // of nodes that go
 	turn   int
 }
 
@@ -67,6 +68,7 @@ type decision struct {
 	o      *Observation
 	p      Policy
 	plan   *Plan
+	why    *Reason
 	next   *State
 	works  []work
 	signal string // why the queues are stale; empty when they are not
@@ -74,6 +76,10 @@ type decision struct {
 	scarce int // starts for waiting tasks that found no room
 
 	prices prices
+	filler *work  // the pool that fills free slots, if any does
+	kept   steady // for Holds
+
+	counted layer // the nodes, before anything is decided
 
 	// Buffers.
 	cursors, asks, order []int
@@ -100,14 +106,16 @@ func (x *Decider) Decide(now time.Time, o *Observation, p *Policy, s *State) (*P
 	plan, next := &x.plans[x.turn], &x.states[x.turn]
 	clear(plan.Actions) // lets go of reasons
 	*plan = Plan{Pools: plan.Pools[:0], Actions: plan.Actions[:0]}
-	d.now, d.o, d.p, d.plan, d.next = now, o, *p, plan, next
+	d.now, d.o, d.p, d.plan, d.next, d.why = now, o, *p, plan, next, &x.whys[x.turn]
 	d.p.fill()
-	d.room, d.scarce = room{}, 0
+	d.room, d.scarce, d.filler = room{}, 0, nil
+	d.kept.later, d.kept.loose = time.Time{}, false
 	d.works = sized(d.works, len(o.Pools))
 	d.cursors = sized(d.cursors, len(o.Queues))
 	*next = State{At: now, Pools: carry(next.Pools[:0], s.Pools, o.Pools), Nodes: s.Nodes}
 	d.signal = staleSignal(now, o.Queues, d.p.StaleAfter)
 	plan.Signal = d.signal
+	d.counted = d.countNodes()
 	for i := range o.Pools {
 		w := &d.works[i]
 		w.o, w.s = &o.Pools[i], &next.Pools[i]
@@ -131,6 +139,7 @@ func (x *Decider) Decide(now time.Time, o *Observation, p *Policy, s *State) (*P
 	d.reclaim()
 	d.nodes()
 	d.conclude()
+	d.keep()
 	return plan, next
 }
 
@@ -146,6 +155,12 @@ func sized[T any](s []T, n int) []T {
 
 // wake notes a time at which the decision could change by itself.
 func (d *decision) wake(at time.Time) {
+	d.expect(at)
+	d.glance(at)
+}
+
+// glance is wake for what Holds looks at by itself.
+func (d *decision) glance(at time.Time) {
 	if at.After(d.now) && (d.plan.Wake.IsZero() || at.Before(d.plan.Wake)) {
 		d.plan.Wake = at
 	}
@@ -212,11 +227,13 @@ func (d *decision) conclude() {
 		}
 		d.plan.Consumers += t.Consumers
 	}
+	at := 0
 	for i := range d.plan.Actions {
 		if a := &d.plan.Actions[i]; a.Reason == nil && a.Pool != "" {
-			if i, ok := d.index(a.Pool); ok {
-				a.Reason = &d.plan.Pools[i].Reason
+			if d.works[at].o.Key != a.Pool { // often it is the last one's
+				at, _ = d.index(a.Pool)
 			}
+			a.Reason = &d.plan.Pools[at].Reason
 		}
 	}
 }

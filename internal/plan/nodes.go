@@ -39,7 +39,9 @@ type layer struct {
 	add     int     // of them, those to bring
 	gain    float64 // late starts an hour that one more node saves
 	empty   int     // nodes that carry no task
-	needed  bool    // tasks wait
+	// fillable are the free slots of nodes that are paid for anyway.
+	fillable int
+	needed   bool // tasks wait
 }
 
 // free is how many slots neither carry a task nor are waited for.
@@ -53,6 +55,7 @@ func (l *layer) free() int { return l.supply - l.busy }
 func (d *decision) nodes() {
 	t := &d.plan.Nodes
 	l := d.measureNodes()
+	d.kept.layer = l
 	t.Ready, t.Booting = l.ready+l.closed, l.booting
 	t.Desired = t.Ready + t.Booting
 	t.Reason = Reason{Cause: CauseSteady, Numbers: Numbers{Desired: t.Desired, Count: l.busy + l.warm}}
@@ -60,7 +63,7 @@ func (d *decision) nodes() {
 		t.Reason.Detail = "the host is fixed"
 		return
 	}
-	d.wake(l.outlook.Next)
+	d.glance(l.outlook.Next)
 	d.want(&l)
 	d.bound(&l, t)
 	t.Desired = l.ready + l.booting + l.add
@@ -75,8 +78,9 @@ func (d *decision) nodes() {
 	d.giveBack(&l, t)
 }
 
-// measureNodes adds the layer up.
-func (d *decision) measureNodes() layer {
+// countNodes adds up the nodes there are, in the one pass over all of them that
+// each decision makes.
+func (d *decision) countNodes() layer {
 	l := layer{slots: max(1, d.p.Nodes.Slots), lead: d.bootLead()}
 	for i := range d.o.Nodes {
 		n := &d.o.Nodes[i]
@@ -92,6 +96,9 @@ func (d *decision) measureNodes() layer {
 			if n.Running == 0 {
 				l.empty++
 			}
+			if n.Slots > 0 && d.stays(n) {
+				l.fillable += max(0, n.Slots-n.Used)
+			}
 		case fleet.NodeCordoned:
 			l.closed++
 			// What still runs there is part of busy.
@@ -101,6 +108,12 @@ func (d *decision) measureNodes() layer {
 			l.supply += n.Running
 		}
 	}
+	return l
+}
+
+// measureNodes adds the layer up.
+func (d *decision) measureNodes() layer {
+	l := d.counted
 	for i := range d.works {
 		d.measureWork(&l, &d.works[i])
 	}

@@ -33,7 +33,8 @@ func (d *decision) giveBack(l *layer, t *NodeTarget) {
 			t.Desired--
 		}
 		if why == nil { // a verdict on the layer stays beside it
-			why = &Reason{Cause: CauseIdleNode, Numbers: t.Reason.Numbers}
+			why = d.why
+			*why = Reason{Cause: CauseIdleNode, Numbers: t.Reason.Numbers}
 		}
 		d.evacuate(o, why)
 	}
@@ -55,6 +56,11 @@ func (d *decision) dispensable(l *layer, o *Node, left int) bool {
 	if d.room.budget > 0 { // nothing is started any more
 		return true
 	}
+	return d.beyond(l, left)
+}
+
+// beyond tells that so many free slots are enough without one more node.
+func (d *decision) beyond(l *layer, left int) bool {
 	return left >= l.warm && !d.worthKeeping(l, left)
 }
 
@@ -87,14 +93,22 @@ func (d *decision) evacuate(o *Node, why *Reason) {
 	}
 	for i := range d.works {
 		w := &d.works[i]
-		for b := 0; b < len(w.o.Idle) && b < MaxIdle; b++ {
-			if x := &w.o.Idle[b]; x.Node == o.ID && w.named&(1<<b) == 0 {
+		idle := w.o.Idle[:min(len(w.o.Idle), MaxIdle)]
+		for b := range idle {
+			if x := &idle[b]; same(x.Node, o.ID) && w.named&(1<<b) == 0 {
 				w.named |= 1 << b
 				w.drains++
 				d.act(Action{Kind: DrainSandbox, Pool: w.o.Key, Sandbox: x.ID, Node: x.Node, Reason: why})
 			}
 		}
 	}
+}
+
+// same is ==, made quick for the many names of one length that differ at their
+// end.
+func same(a, b fleet.NodeID) bool {
+	n := len(a) - 1
+	return n == len(b)-1 && (n < 0 || a[n] == b[n] && a == b)
 }
 
 // leaving tells a node that takes no new work: what is drained there is not

@@ -173,7 +173,9 @@ func (d *decision) spread(w *work, ask int, spaces []space) (got int, bound Boun
 		}
 		spaces[i].take(k, w.o.Size)
 		got += k
-		d.act(Action{Kind: StartSandboxes, Pool: w.o.Key, Node: d.o.Nodes[spaces[i].node].ID, N: k})
+		on := &d.o.Nodes[spaces[i].node]
+		d.act(Action{Kind: StartSandboxes, Pool: w.o.Key, Node: on.ID, N: k})
+		d.kept.loose = d.kept.loose || !d.stays(on) // fill did not count its slots
 		if _, b := spaces[i].fit(w.o.Size); got < ask {
 			bound = b
 		}

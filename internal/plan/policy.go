@@ -127,7 +127,7 @@ func (p *Policy) fill() {
 	def(&p.Nodes.PriceMin, 50)
 	def(&p.Nodes.PriceMax, 250)
 	def(&p.Nodes.Gain, 0.02)
-	def(&p.Nodes.Keep, 4)
+	def(&p.Nodes.Keep, 5)
 }
 
 func def[T comparable](v *T, to T) {

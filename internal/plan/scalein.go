@@ -13,11 +13,18 @@ func (d *decision) isStale(w *work, b *Idle) bool {
 }
 
 // expel drains at once what no task may get any more: here the old is broken
-// before the new is made, whatever the signals are.
+// before the new is made, whatever the signals are. What is to be replaced is
+// counted on the way.
 func (d *decision) expel(w *work) {
-	for i := 0; i < len(w.o.Idle) && i < MaxIdle; i++ {
+	for i := range w.o.Idle {
 		b := &w.o.Idle[i]
 		if !b.Unfit {
+			if (b.Stale || w.t.MaxAge > 0) && d.isStale(w, b) {
+				w.stale++
+			}
+			continue
+		}
+		if i >= MaxIdle {
 			continue
 		}
 		w.named |= 1 << i
@@ -27,17 +34,6 @@ func (d *decision) expel(w *work) {
 			Detail: "its template now asks for another network, other mounts or another runtime",
 		}})
 	}
-}
-
-func (d *decision) staleReady(w *work) int {
-	n := 0
-	for i := range w.o.Idle {
-		b := &w.o.Idle[i]
-		if !b.Unfit && (b.Stale || w.t.MaxAge > 0) && d.isStale(w, b) {
-			n++
-		}
-	}
-	return n
 }
 
 // scaleIn drains by name what is ready beyond what is wanted, and destroys

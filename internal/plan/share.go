@@ -33,8 +33,10 @@ func (d *decision) measureRoom() room {
 	if d.p.Max > 0 {
 		lower(d.p.Max, BoundMax)
 	}
-	if slots, bounded := d.slots(); bounded && !d.p.Nodes.Scalable {
-		lower(slots, BoundSlots)
+	if !d.p.Nodes.Scalable {
+		if slots, bounded := d.slots(); bounded {
+			lower(slots, BoundSlots)
+		}
 	}
 	b := d.p.Budget
 	over := func(spent, budget int64) {
@@ -106,15 +108,7 @@ func (d *decision) fill() {
 	if !d.p.Nodes.Scalable || d.p.Nodes.NoFill || d.signal != "" {
 		return
 	}
-	free := 0
-	for i := range d.o.Nodes {
-		n := &d.o.Nodes[i]
-		// An empty node is about to go, but for one that is paid for still.
-		stays := n.Running > 1 || d.now.Before(n.Requested.Add(d.p.Nodes.MinBill))
-		if n.State == fleet.NodeReady && n.Slots > 0 && stays {
-			free += max(0, n.Slots-n.Used)
-		}
-	}
+	free := d.counted.fillable
 	var best *work
 	exist := 0
 	for i := range d.works {
@@ -135,8 +129,22 @@ func (d *decision) fill() {
 	if best == nil || best.warm == 0 && best.need == 0 && best.o.Running == 0 {
 		return
 	}
+	d.filler = best
 	best.filled = max(0, max(best.grant, best.idle()+max(0, free))-best.grant)
 	best.grant += best.filled
+}
+
+// stays tells a node that is not about to go: an empty one is, but while it is
+// paid for still.
+func (d *decision) stays(n *Node) bool {
+	if n.Running > 1 {
+		return true
+	}
+	if d.now.Sub(n.Requested) >= d.p.Nodes.MinBill {
+		return false
+	}
+	d.expect(n.Requested.Add(d.p.Nodes.MinBill))
+	return true
 }
 
 // divide cuts the asks down to n in all: by priority, and within one priority
@@ -196,7 +204,6 @@ func proportional(asks, group []int, n int) int {
 // supply compares what is granted with what there is, and sets how many to
 // take back and to start.
 func (d *decision) supply(w *work) {
-	w.stale = d.staleReady(w)
 	want := w.grant
 	if cover := min(w.stale, w.grant); cover > 0 {
 		// Make before break: some replacements beside the stale ones.

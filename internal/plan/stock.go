@@ -91,7 +91,7 @@ func (d *decision) hold(w *work, raw int) int {
 		s.Warm, s.WarmUntil = raw, d.now.Add(d.p.HoldWarm)
 	}
 	if s.Warm > w.floor {
-		d.wake(s.WarmUntil)
+		d.glance(s.WarmUntil)
 	}
 	return s.Warm
 }

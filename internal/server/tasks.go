@@ -105,6 +105,9 @@ func newTask(spec fleet.TaskSpec, now time.Time) fleet.Task {
 }
 
 func (s *Server) enqueue(ctx context.Context, tasks []fleet.Task) (*submitOutput, error) {
+	if m := s.Fleet().Spec; m.Follows() {
+		return nil, fmt.Errorf("this fleet is of mode %s: others take the tasks from queue %s, so put the task there: %w", m.Mode, m.Queue.Type, fleet.ErrConflict)
+	}
 	stored, err := s.Store.Submit(ctx, tasks)
 	if err != nil {
 		return nil, err

@@ -30,6 +30,9 @@ func (a *ablated) Decide(now int64, w *World) int64 {
 // noFolds forgets what keeps to the clock.
 func noFolds(m *planner, _ *World) { m.outlook.ranks.Folds = nil }
 
+// noHour tells quiet times apart by the recent rate alone.
+func noHour(m *planner, _ *World) { m.outlook.ranks.Hour = math.Inf(-1) }
+
 // fullest packs by how full nodes are, not by how long they will be busy.
 func fullest(m *planner, w *World) {
 	for i, n := range m.order {
@@ -49,6 +52,7 @@ var ablations = []struct {
 	{name: "price-fixed-100", policy: plan.NodePolicy{PriceMin: 100, PriceMax: 100}},
 	{name: "keep-1", policy: plan.NodePolicy{Keep: 1}},
 	{name: "no-clock", without: noFolds},
+	{name: "no-hour", without: noHour},
 	{name: "fullest-first", without: fullest},
 	{name: "no-fill", policy: plan.NodePolicy{NoFill: true}},
 }

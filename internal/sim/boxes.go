@@ -92,7 +92,7 @@ func (w *World) shelveReady(i int32) {
 	}
 	p.last = i
 	p.Ready++
-	p.reordered = true
+	w.moved(p, i, false)
 }
 
 func (w *World) unshelveReady(i int32) {
@@ -109,7 +109,15 @@ func (w *World) unshelveReady(i int32) {
 		p.last = b.prev
 	}
 	p.Ready--
-	p.reordered = true
+	w.moved(p, i, true)
+}
+
+// moved notes what the planner has to name, or no longer; beyond a few it looks
+// at them all.
+func (w *World) moved(p *Pool, i int32, gone bool) {
+	if b := &w.boxes[i]; w.watch && len(p.moves) <= mostMoves {
+		p.moves = append(p.moves, move{named{i, b.gen, b.created, b.since}, gone})
+	}
 }
 
 // pick is the ready sandbox that is claimed next, as in dispatch: on the node

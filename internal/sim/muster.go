@@ -3,7 +3,6 @@ package sim
 import (
 	"fmt"
 	"slices"
-	"strconv"
 	"time"
 
 	"muster.dev/muster/internal/fleet"
@@ -44,6 +43,7 @@ type planner struct {
 	outlook outlook
 	slots   int
 	every   bool // asked after every event
+	again   bool // the last actions may lead to more
 }
 
 // poolView is what the control loop measures of one pool; see
@@ -56,8 +56,7 @@ type poolView struct {
 	started  int64
 	hours    int64 // what Seasonal was computed for
 	draining []drained
-	idle     [plan.MaxIdle]named // how the observation names the ready ones
-	named    int
+	idle     []named // as the observation names the ready ones
 }
 
 // drained is a sandbox on its way out.
@@ -112,79 +111,108 @@ func (m *planner) Begin(w *World) {
 // Decide implements Sizer.
 func (m *planner) Decide(now int64, w *World) int64 {
 	at := clock(now)
+	quiet := m.quiet(now, w)
+	m.outlook.observe(now, at, w, m)
+	if quiet && m.decider.Holds(at, m.o.Outlook) {
+		m.again = false
+		return m.wake(now)
+	}
+	w.news = false
 	m.observe(now, at, w)
 	return m.decide(now, at, w)
+}
+
+// quiet tells that nothing happened since the last decision but that time has
+// passed, of which the planner can tell whether it matters.
+func (m *planner) quiet(now int64, w *World) bool {
+	if w.news || m.every || m.timed() && now-m.floorAt >= floorsEvery || m.spends() {
+		return false
+	}
+	for i := range m.pools {
+		if v := &m.pools[i]; v.hours != m.hours(now, &m.o.Pools[v.at]) {
+			return false
+		}
+	}
+	return true
 }
 
 // decide is one decision on what was observed, applied.
 func (m *planner) decide(now int64, at time.Time, w *World) int64 {
 	var p *plan.Plan
 	p, m.s = m.decider.Decide(at, &m.o, &m.c.Policy, m.s)
-	again := false
+	m.again = false
 	for i := range p.Actions {
-		again = m.follow(w, &p.Actions[i]) || again
+		m.again = m.follow(w, &p.Actions[i]) || m.again
 		m.apply(w, &p.Actions[i])
 	}
-	w.still = m.still(p)
-	return m.wake(now, p, again)
+	w.still = m.still()
+	return m.wake(now)
 }
 
 // follow tells whether to look at what an action did: not at starts on nodes
-// that are busy, which do not ask for more.
+// that are busy, which do not ask for more, and not at nodes that are asked for
+// or gone, which have been counted.
 func (m *planner) follow(w *World, a *plan.Action) bool {
-	return m.every || a.Kind != plan.StartSandboxes || w.nodes[indexOf(a.Node)].running == 0
+	switch a.Kind {
+	case plan.StartSandboxes:
+		return m.every || w.nodes[indexOf(a.Node)].running == 0
+	case plan.ScaleNodes, plan.ReleaseNode:
+		return m.every
+	case plan.UndrainSandbox, plan.DrainSandbox, plan.DestroySandbox, plan.FailWaiting, plan.CordonNode, plan.UncordonNode:
+	}
+	return true
 }
 
-// still is until when the plan holds where sandboxes only become ready. What
+// still tells whether the plan holds where sandboxes only become ready. What
 // there is too much of is drained as soon as it is ready.
-func (m *planner) still(p *plan.Plan) int64 {
-	if m.every {
-		return 0
-	}
+func (m *planner) still() bool {
 	for i := range m.s.Pools {
 		if !m.s.Pools[i].SurplusSince.IsZero() {
-			return 0
+			return false
 		}
 	}
-	if p.Wake.IsZero() {
-		return Never
-	}
-	return p.Wake.UnixMilli()
+	return !m.every
 }
 
-// wake is when to decide again if nothing happens: when the plan says that a
-// decision could differ, but no sooner than in a second, which is how often the
-// control loop ticks; and after actions that may lead to more, as soon as it looks
-// at what they did.
-func (m *planner) wake(now int64, p *plan.Plan, again bool) int64 {
+// wake is when to decide again if nothing happens: when a decision could
+// differ, but no sooner than in a second, which is how often the control loop
+// ticks; and after actions that may lead to more, as soon as it looks at what
+// they did.
+func (m *planner) wake(now int64) int64 {
 	wake := int64(Never)
-	if !p.Wake.IsZero() {
-		wake = max(now+second, p.Wake.UnixMilli())
+	if next := m.decider.Next(); !next.IsZero() {
+		wake = max(now+second, next.UnixMilli())
 	}
-	if again {
+	if m.again {
 		wake = now + gap
 	}
-	if m.c.Floors != nil {
+	if m.timed() {
 		wake = min(wake, m.floorAt+floorsEvery)
 	}
 	return wake
 }
 
+// timed tells that the fleet has floors by the calendar.
+func (m *planner) timed() bool { return m.c.Floors != nil }
+
+// spends tells that the fleet has a budget, of which more is spent as time
+// passes.
+func (m *planner) spends() bool { return m.c.Policy.Budget.PerHour > 0 || m.c.Policy.Budget.PerDay > 0 }
+
 func clock(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
 
-// observe brings the observation up to date.
+// observe brings the observation up to date, but for the outlook.
 func (m *planner) observe(now int64, at time.Time, w *World) {
 	m.o.Queues[0].AsOf = at
 	for i := range w.Pools {
 		m.observePool(now, at, w, i)
 	}
-	m.outlook.observe(now, at, w, m)
 	m.observeNodes(now, w)
-	if m.c.Floors != nil && now-m.floorAt >= floorsEvery {
+	if m.timed() && now-m.floorAt >= floorsEvery {
 		m.o.Floors, m.floorAt = m.c.Floors(at), now
 	}
-	if b := &m.c.Policy.Budget; b.PerHour > 0 || b.PerDay > 0 {
-		m.o.Spend = m.spend.charge(now, w.alive, b.NodeHour)
+	if m.spends() {
+		m.o.Spend = m.spend.charge(now, w.alive, m.c.Policy.Budget.NodeHour)
 	}
 }
 
@@ -200,15 +228,17 @@ func (m *planner) observePool(now int64, at time.Time, w *World, i int) {
 	o.Ready, o.Starting, o.Running = p.Ready, p.Starting, p.Running
 	o.Finished = p.Finished
 	m.measureLead(at, w, p, v, o)
-	if horizon := (o.Lead.P95 + m.review()).Milliseconds(); v.hours != now/hour+(now+horizon)/hour {
-		v.hours = now/hour + (now+horizon)/hour
+	if hours := m.hours(now, o); v.hours != hours {
+		v.hours = hours
 		o.Seasonal = v.weekly.Floor(at, o.Lead.P95+m.review(), m.quantile())
 	}
-	if p.reordered {
-		p.reordered = false
-		m.nameIdle(w, p, v, o)
-	}
+	m.nameIdle(w, p, v, o)
 	m.nameDraining(w, v, o)
+}
+
+// hours tells apart the hours that the stock of a pool is for.
+func (m *planner) hours(now int64, o *plan.Pool) int64 {
+	return now/hour + (now+(o.Lead.P95+m.review()).Milliseconds())/hour
 }
 
 func (m *planner) review() time.Duration { return m.c.Policy.Review }
@@ -236,50 +266,15 @@ func (m *planner) measureLead(at time.Time, w *World, p *Pool, v *poolView, o *p
 	}
 }
 
-// named is a sandbox as it was named last.
-type named struct {
-	box            int32
-	gen            uint32
-	created, since int64
-}
-
-// nameIdle lists ready sandboxes, the oldest first. Those named in their place
-// already are left as they are.
-func (m *planner) nameIdle(w *World, p *Pool, v *poolView, o *plan.Pool) {
-	var next [plan.MaxIdle]named
-	n := 0
-	for i := p.first; i >= 0 && n < len(next); i = w.boxes[i].next {
-		b := &w.boxes[i]
-		// By time of ready they are sorted almost; what was taken back is not.
-		k := n
-		for ; k > 0 && next[k-1].created > b.created; k-- {
-			next[k] = next[k-1]
-		}
-		next[k] = named{i, b.gen, b.created, b.since}
-		n++
-	}
-	o.Idle = slices.Grow(o.Idle, n-min(n, len(o.Idle)))[:n]
-	for k := range next[:n] {
-		x := &next[k]
-		if k < v.named && v.idle[k] == *x {
-			continue
-		}
-		o.Idle[k] = plan.Idle{ID: m.boxID(x.box), Node: m.nodeID(w.boxes[x.box].node), Created: clock(x.created), Since: clock(x.since)}
-		v.idle[k] = *x
-	}
-	v.named = n
-}
-
 // nameDraining lists drained sandboxes, the youngest first.
 func (m *planner) nameDraining(w *World, v *poolView, o *plan.Pool) {
+	o.Draining = o.Draining[:0]
 	if len(v.draining) == 0 {
-		o.Draining = nil
 		return
 	}
 	v.draining = slices.DeleteFunc(v.draining, func(d drained) bool {
 		return w.boxes[d.box].gen != d.gen || w.boxes[d.box].state != boxDraining
 	})
-	o.Draining = o.Draining[:0]
 	for _, d := range slices.Backward(v.draining) {
 		b := &w.boxes[d.box]
 		o.Draining = append(o.Draining, plan.Idle{ID: m.boxID(d.box), Node: m.nodeID(b.node), Created: clock(b.created), Since: clock(b.since)})
@@ -305,11 +300,14 @@ func indexOf[T ~string](name T) int32 {
 	if name == "" {
 		return -1
 	}
-	n, err := strconv.Atoi(string(name[1:]))
-	if err != nil {
-		return -1
+	n := int32(0)
+	for _, c := range []byte(name[1:]) {
+		if c < '0' || c > '9' {
+			return -1
+		}
+		n = 10*n + int32(c-'0')
 	}
-	return int32(n)
+	return n
 }
 
 // apply does what the plan says, at once and without failing: what the

@@ -19,15 +19,16 @@ type outlook struct {
 	leads    forecast.Leads
 	next     forecast.Outlook
 	lookedAt int64
-	last     []residual // by node
+	last     []expected // by node
+	boxes    []expected // by sandbox
 }
 
-// residual is what was found of a node, when, and until when it holds.
-type residual struct {
-	at    int64
-	until int64
-	table int
-	is    time.Duration
+// expected is how long a task that runs since then was found to go on, or the
+// longest of a node, and until when: it is looked up anew as the age of a task
+// grows by a quarter, which is what it depends on most.
+type expected struct {
+	since, until int64
+	left         time.Duration
 }
 
 // observe takes in what happened since the last look.
@@ -67,25 +68,27 @@ func (v *outlook) residual(now int64, w *World, i int32) time.Duration {
 		return 0
 	}
 	for len(v.last) < len(w.nodes) {
-		v.last = append(v.last, residual{})
+		v.last = append(v.last, expected{})
 	}
 	r := &v.last[i]
-	if (!n.touched || r.at == now) && now < r.until && v.lives.Again(r.table, int(n.running)) {
-		return r.is
+	if !n.touched && now < r.until {
+		return r.left
 	}
-	*r = residual{at: now, until: Never}
-	from := v.lives.Table()
+	for len(v.boxes) < len(w.boxes) {
+		v.boxes = append(v.boxes, expected{})
+	}
+	*r = expected{until: Never}
 	for _, k := range w.carried[int(i)*w.m.Slots:][:n.used] {
 		if b := &w.boxes[k]; b.state == boxRunning {
-			age := time.Duration(now-b.since) * time.Millisecond
-			left, until := v.lives.Expect(age)
-			r.is, r.until = max(r.is, left), min(r.until, b.since+int64(until/time.Millisecond))
+			x := &v.boxes[k]
+			if x.since != b.since || now >= x.until {
+				left, until := v.lives.Expect(time.Duration(now-b.since) * time.Millisecond)
+				*x = expected{since: b.since, until: b.since + int64(until/time.Millisecond), left: left}
+			}
+			r.left, r.until = max(r.left, x.left), min(r.until, x.until)
 		}
 	}
-	if r.table = v.lives.Table(); r.table != from {
-		r.until = 0 // of two tables
-	}
-	return r.is
+	return r.left
 }
 
 // observeNodes lists the nodes anew when one came or went, and otherwise
@@ -110,8 +113,10 @@ func (m *planner) observeNodes(now int64, w *World) {
 		m.outlook.lookedAt = now
 		for _, i := range m.order {
 			o := &m.o.Nodes[m.place[i]]
-			o.Residual = m.outlook.residual(now, w, i)
-			w.nodes[i].prefer = plan.Prefer(o)
+			if left := m.outlook.residual(now, w, i); left != o.Residual {
+				o.Residual = left
+				w.nodes[i].prefer = plan.Prefer(o)
+			}
 		}
 	}
 	for _, i := range w.changed {

@@ -49,6 +49,7 @@ type witness struct {
 }
 
 func (v *witness) Decide(now int64, w *World) int64 {
+	v.outlook.observe(now, clock(now), w, v.planner)
 	v.observe(now, clock(now), w)
 	v.looks++
 	if v.looks%5 == 0 {
@@ -96,6 +97,61 @@ func (v *witness) compare(w *World) {
 			}
 		}
 	}
+}
+
+// TestWhatHoldsIsNotDecidedOtherwise: where the planner says that nothing would
+// be done, a decision does nothing.
+func TestWhatHoldsIsNotDecidedOtherwise(t *testing.T) {
+	for seed := range uint64(3) {
+		c := Config{Trace: bursts(3000, 40+seed), Model: Defaults()}
+		if seed == 2 {
+			c.Muster.Policy.Min, c.Muster.Policy.Max = 3, 40
+		}
+		s, err := Look(&c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := policyOf("muster")
+		if err != nil {
+			t.Fatal(err)
+		}
+		sizer, err := p.make(&c, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v := &doubter{t: t, planner: sizer.(*planner)}
+		if _, _, err := c.drive(s, p, v); err != nil {
+			t.Fatal(err)
+		}
+		if v.held < 500 {
+			t.Errorf("held %d times", v.held)
+		}
+		if v.wrong > 0 {
+			t.Errorf("of %d times that the plan was said to hold, a decision did something %d times", v.held, v.wrong)
+		}
+	}
+}
+
+// doubter decides where the planner does not.
+type doubter struct {
+	*planner
+	t           *testing.T
+	held, wrong int
+}
+
+func (v *doubter) Decide(now int64, w *World) int64 {
+	before := v.s
+	wake := v.planner.Decide(now, w)
+	if v.s != before {
+		return wake
+	}
+	v.held++
+	v.observe(now, clock(now), w)
+	if p, _ := plan.Decide(clock(now), v.o, v.c.Policy, *v.s); p.Changed() {
+		v.wrong++
+		v.t.Logf("%s: %s: %+v", clock(now), p.Sentence(), p.Actions)
+	}
+	return wake
 }
 
 // TestMusterHasTheFleetsBounds: max, floors and budget of a Fleet bind in the

@@ -66,6 +66,7 @@ func (r *run) simulate() error {
 		if err != nil {
 			return err
 		}
+		w.news = w.news || happened
 		if r.p.eager && happened || r.wake <= at {
 			r.wake = max(at+1, r.sizer.Decide(at, w))
 		}
@@ -119,10 +120,10 @@ func (r *run) instant() (happened bool, err error) {
 
 // matters tells whether a policy is asked after an event. A sandbox that becomes
 // ready on a node in service while nobody waits moves from one count to another
-// and leaves the plan of package plan as it is until its next wake.
+// and leaves the plan of package plan as it is.
 func (r *run) matters(e event) bool {
 	w := r.w
-	return e.kind() != boxStarted || w.now >= w.still || w.waiting > 0 || w.nodes[w.boxes[e.index()].node].state != nodeReady
+	return e.kind() != boxStarted || !w.still || w.waiting > 0 || w.nodes[w.boxes[e.index()].node].state != nodeReady
 }
 
 func (r *run) handle(e event) {

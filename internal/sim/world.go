@@ -59,6 +59,12 @@ type box struct {
 	task           task
 }
 
+// move is a sandbox that became ready, or was and no longer is.
+type move struct {
+	named
+	gone bool
+}
+
 // Pool is one pool on the virtual clock: its queue and its sandboxes.
 type Pool struct {
 	Ready, Starting, Running, Draining int
@@ -71,9 +77,9 @@ type Pool struct {
 
 	pending     int // wanted, without a slot
 	queue       ring
-	first, last int32 // ready ones, the longest ready first
-	reordered   bool  // the ready list changed
-	area        int64 // demand over time, in task-milliseconds
+	first, last int32  // ready ones, the longest ready first
+	moves       []move // on the ready list, for the planner
+	area        int64  // demand over time, in task-milliseconds
 	areaAt      int64
 }
 
@@ -112,7 +118,8 @@ type World struct {
 	carried     []int32 // Slots places for each node: its sandboxes, the used ones first
 	ended       []int64 // durations of tasks that ended, for the planner
 	objective   int64   // waits above it are late
-	still       int64   // until then a sandbox that becomes ready changes no plan
+	still       bool    // a sandbox that becomes ready changes no plan
+	news        bool    // something happened that the planner has not seen
 	begun, late int64
 	nodesBooted int64
 	lastBoot    int64 // lead time of the last node that came into service
