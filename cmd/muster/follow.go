@@ -35,6 +35,7 @@ type followed struct {
 
 // openFollowed opens what a fleet of mode scale or shadow reads.
 func openFollowed(ctx context.Context, f *v1alpha1.Fleet, o queueOptions) (_ *followed, err error) {
+	o.readOnly = true
 	out := &followed{}
 	defer func() {
 		if err != nil {

@@ -16,6 +16,9 @@ type queueOptions struct {
 	// consumer names this process to the queue, the same after a restart; other
 	// control planes have other names.
 	consumer string
+	// readOnly: others take the messages. Nothing may be taken, created or
+	// written, not even for a moment.
+	readOnly bool
 }
 
 // openSource connects to the queue that tasks are taken from. It does not wait
