@@ -86,12 +86,17 @@ func (s *Source) Traits() fleet.SignalTraits {
 	m := s.cfg.Management != ""
 	return fleet.SignalTraits{
 		Oldest: s.cfg.Timestamps, Arrived: m, InFlight: m,
-		Delayed: true, Dead: s.cfg.DeadQueue != "", Push: true, Binary: true,
+		Delayed: true, Dead: s.cfg.DeadQueue != "", Push: !s.cfg.ReadOnly, Binary: true,
 	}
 }
 
 // Wake implements fleet.Signal.
-func (s *Source) Wake() <-chan struct{} { return s.wake }
+func (s *Source) Wake() <-chan struct{} {
+	if s.cfg.ReadOnly {
+		return nil
+	}
+	return s.wake
+}
 
 func (s *Source) wakeUp() {
 	select {
