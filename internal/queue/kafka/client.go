@@ -31,7 +31,6 @@ const (
 // options are the client's settings.
 func (s *Source) options() []kgo.Opt {
 	c := &s.cfg
-	beat := c.Session / 10
 	opts := []kgo.Opt{
 		kgo.ClientID("muster"), kgo.SeedBrokers(c.Brokers...), kgo.Dialer(s.dial), kgo.WithHooks(&s.contact),
 		kgo.DisableClientMetrics(), // KIP-714: nobody asked for them, and they hold up the close
@@ -44,9 +43,22 @@ func (s *Source) options() []kgo.Opt {
 			}
 			return b.Next()
 		}),
+	}
+	if !c.ReadOnly {
+		opts = append(opts, s.membership()...)
+	}
+	if m := c.mechanism(); m != nil {
+		opts = append(opts, kgo.SASL(m))
+	}
+	return opts
+}
 
+// membership is what makes the client consume, and write what is set aside.
+func (s *Source) membership() []kgo.Opt {
+	c := &s.cfg
+	opts := []kgo.Opt{
 		kgo.ConsumerGroup(c.Group), kgo.ConsumeTopics(c.Topic), kgo.Balancers(kgo.CooperativeStickyBalancer()),
-		kgo.SessionTimeout(c.Session), kgo.HeartbeatInterval(beat),
+		kgo.SessionTimeout(c.Session), kgo.HeartbeatInterval(c.Session / 10),
 		kgo.RebalanceTimeout(max(60*time.Second, *c.Handover+30*time.Second)),
 		kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
@@ -60,9 +72,6 @@ func (s *Source) options() []kgo.Opt {
 	}
 	if c.Member != "" {
 		opts = append(opts, kgo.InstanceID(c.Member))
-	}
-	if m := c.mechanism(); m != nil {
-		opts = append(opts, kgo.SASL(m))
 	}
 	return opts
 }
@@ -163,6 +172,16 @@ func (c *contact) trouble(now time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.failed != nil && now.Sub(c.since) > 500*time.Millisecond {
+		return c.failed
+	}
+	return nil
+}
+
+// refused is the error of the last attempt to authenticate, nil if it was taken.
+func (c *contact) refused() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if errors.Is(c.failed, fleet.ErrDenied) {
 		return c.failed
 	}
 	return nil
