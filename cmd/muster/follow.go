@@ -24,6 +24,7 @@ func openSignal(ctx context.Context, q *v1alpha1.Queue, o queueOptions) (fleet.S
 	case q.Temporal != nil:
 		return openTemporal(ctx, q.Temporal, o)
 	}
+	o.readOnly = true
 	return openSource(ctx, q, o)
 }
 
@@ -35,7 +36,6 @@ type followed struct {
 
 // openFollowed opens what a fleet of mode scale or shadow reads.
 func openFollowed(ctx context.Context, f *v1alpha1.Fleet, o queueOptions) (_ *followed, err error) {
-	o.readOnly = true
 	out := &followed{}
 	defer func() {
 		if err != nil {

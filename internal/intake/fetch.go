@@ -203,7 +203,15 @@ func (q *Queue) accepted(ctx context.Context, t, asked fleet.Task, m fleet.Messa
 	defer q.mu.Unlock()
 	if q.held[t.ID] == nil {
 		q.add(h)
-		q.unleased[t.ID] = true
+		over, early := q.early[t.ID]
+		delete(q.early, t.ID)
+		switch {
+		case over != nil:
+			q.over(h, *over)
+			poke(q.settle)
+		case !early:
+			q.unleased[t.ID] = true
+		}
 		q.mix.took(t.Spec.Pool)
 		q.tookBy[t.Spec.Pool]++
 	}

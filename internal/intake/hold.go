@@ -119,6 +119,8 @@ func (q *Queue) Settled(t fleet.Task) {
 	q.mu.Lock()
 	if h := q.held[t.ID]; h != nil {
 		q.over(h, t)
+	} else {
+		q.came(&t, &t)
 	}
 	q.mu.Unlock()
 	poke(q.settle)

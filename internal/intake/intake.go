@@ -54,14 +54,17 @@ type Queue struct {
 	byName map[string][]*held
 	// unleased are tasks made from messages that wait for a sandbox.
 	unleased map[fleet.TaskID]bool
-	want     int       // sandboxes that are free beyond what is queued
-	wantAt   time.Time // as of
-	reading  fleet.QueueReading
-	raw      fleet.SignalStats
-	guess    estimate
-	mix      mix
-	arrived  map[fleet.PoolKey]int64 // as last told; never falls
-	tookBy   map[fleet.PoolKey]int64 // messages that became tasks
+	// early are tasks that were leased, or are over (then not nil), before their
+	// submission returned: a task may start while it is being written to disk.
+	early   map[fleet.TaskID]*fleet.Task
+	want    int       // sandboxes that are free beyond what is queued
+	wantAt  time.Time // as of
+	reading fleet.QueueReading
+	raw     fleet.SignalStats
+	guess   estimate
+	mix     mix
+	arrived map[fleet.PoolKey]int64 // as last told; never falls
+	tookBy  map[fleet.PoolKey]int64 // messages that became tasks
 	// received and settled count messages taken, less those given back, and
 	// those settled for good.
 	received, settled int64
@@ -100,7 +103,7 @@ func New(c Config) (*Queue, error) {
 	q := &Queue{
 		Config: c, traits: c.Source.Traits(), wake: make(chan struct{}, 1), fetch: make(chan struct{}, 1),
 		read: make(chan struct{}, 1), settle: make(chan struct{}, 1),
-		held: map[fleet.TaskID]*held{}, byName: map[string][]*held{}, unleased: map[fleet.TaskID]bool{},
+		held: map[fleet.TaskID]*held{}, byName: map[string][]*held{}, unleased: map[fleet.TaskID]bool{}, early: map[fleet.TaskID]*fleet.Task{},
 		arrived: map[fleet.PoolKey]int64{}, tookBy: map[fleet.PoolKey]int64{}, mix: mix{first: c.Pool},
 	}
 	q.reading = fleet.QueueReading{Name: c.Name, Err: fmt.Errorf("not read yet: %w", fleet.ErrUnavailable)}
@@ -220,6 +223,21 @@ func (q *Queue) DeadLetter(ctx context.Context, l fleet.Lease, why string) error
 // Wake implements fleet.Queue.
 func (q *Queue) Wake() <-chan struct{} { return q.wake }
 
+// mostEarly bounds what is remembered of tasks whose submission never returned.
+const mostEarly = 4096
+
+// came notes a task that is leased or over and is not on our books yet; the lock
+// must be held.
+func (q *Queue) came(t, over *fleet.Task) {
+	if o := t.Spec.Origin; o == nil || o.Queue != q.Name || q.held[t.ID] != nil {
+		return
+	}
+	if len(q.early) >= mostEarly {
+		clear(q.early)
+	}
+	q.early[t.ID] = over
+}
+
 // Lease implements fleet.Queue. Only tasks of the embedded queue are leased; what
 // is free beyond them lets as many messages become tasks, soon after. A request
 // without Claim offers no sandbox and takes nothing from outside.
@@ -232,6 +250,7 @@ func (q *Queue) Lease(ctx context.Context, r fleet.LeaseRequest) ([]fleet.Delive
 	q.mu.Lock()
 	for _, d := range got {
 		delete(q.unleased, d.Task.ID)
+		q.came(&d.Task, nil)
 	}
 	if err != nil || r.Claim == nil {
 		q.mu.Unlock()

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,7 +11,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -113,9 +117,37 @@ func contains(have []string, any ...string) bool {
 	return false
 }
 
+// fill runs the profile n times, at most so many being started at once, and
+// returns the times to the first instructions, shortest first. All go on until
+// the last has begun.
+func (p *profile) fill(ctx context.Context, n, atOnce int) ([]time.Duration, error) {
+	slots := make(chan struct{}, atOnce)
+	var wg sync.WaitGroup
+	waits, errs := make([]time.Duration, n), make([]error, n)
+	t0 := time.Now()
+	for i := range n {
+		wg.Go(func() {
+			slots <- struct{}{}
+			release := sync.OnceFunc(func() { <-slots })
+			defer release()
+			var at time.Time
+			at, _, errs[i] = p.runUntil(ctx, 2000+i, release)
+			waits[i] = at.Sub(t0)
+		})
+	}
+	wg.Wait()
+	slices.Sort(waits)
+	return waits, errors.Join(errs...)
+}
+
 // run runs the profile once and returns the clock the command printed and the
 // time just before runc was started.
 func (p *profile) run(ctx context.Context, i int) (at, t0 time.Time, err error) {
+	return p.runUntil(ctx, i, func() {})
+}
+
+// runUntil does, and calls begun as soon as the clock is printed.
+func (p *profile) runUntil(ctx context.Context, i int, begun func()) (at, t0 time.Time, err error) {
 	id := fmt.Sprintf("muster-bench-%d-%06d", os.Getpid(), i)
 	bundle := filepath.Join(p.dir, id)
 	if err := os.Mkdir(bundle, 0o755); err != nil {
@@ -133,15 +165,25 @@ func (p *profile) run(ctx context.Context, i int) (at, t0 time.Time, err error) 
 	if err := os.WriteFile(filepath.Join(bundle, "config.json"), raw, 0o600); err != nil {
 		return at, t0, err
 	}
-	t0 = time.Now()
-	out, err := exec.CommandContext(ctx, "runc", "run", "--bundle", bundle, id).Output()
+	cmd := exec.CommandContext(ctx, "runc", "run", "--bundle", bundle, id)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.StdoutPipe()
 	if err != nil {
-		var ee *exec.ExitError
-		if errors.As(err, &ee) {
-			return at, t0, fmt.Errorf("runc run: %w: %s", err, ee.Stderr)
-		}
 		return at, t0, err
 	}
-	at, err = parseClock(string(out))
+	t0 = time.Now()
+	if err := cmd.Start(); err != nil {
+		return at, t0, err
+	}
+	line, readErr := bufio.NewReader(out).ReadString('\n')
+	begun()
+	if err := cmd.Wait(); err != nil {
+		return at, t0, fmt.Errorf("runc run: %w: %s", err, stderr.Bytes())
+	}
+	if readErr != nil {
+		return at, t0, readErr
+	}
+	at, err = parseClock(line)
 	return at, t0, err
 }

@@ -30,6 +30,11 @@ func (b *bench) start(ctx context.Context, name string, warm, most int) (*server
 	if err != nil {
 		return nil, err
 	}
+	return b.startFleet(ctx, name, f)
+}
+
+// startFleet runs `muster up` with the fleet in a file.
+func (b *bench) startFleet(ctx context.Context, name, f string) (*server, error) {
 	s := &server{data: filepath.Join(b.dir, name)}
 	s.cmd = exec.Command(b.muster, "up", "--data", s.data, "--fleet", f, "--listen", "127.0.0.1:0", "--runner", b.runner, "--log-level", "warn")
 	s.cmd.Stderr = &s.log
