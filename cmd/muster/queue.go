@@ -16,7 +16,8 @@ type queueOptions struct {
 	// consumer names this process to the queue, the same after a restart; other
 	// control planes have other names.
 	consumer string
-	// readOnly: others work the queue off, and nothing may be taken from it.
+	// readOnly: others take the messages. Nothing may be taken, created or
+	// written, not even for a moment.
 	readOnly bool
 }
 

@@ -19,7 +19,8 @@ func openKafka(ctx context.Context, q *v1alpha1.KafkaQueue, o queueOptions) (fle
 func kafkaConfig(q *v1alpha1.KafkaQueue, o queueOptions) (kafka.Config, error) {
 	c := kafka.Config{
 		Brokers: q.Brokers, Topic: q.Topic, Group: q.Group, DeadTopic: q.DeadTopic,
-		Mechanism: q.Mechanism, User: q.User, Password: credential(q.Password), TLS: tlsOf(q.TLS), Log: o.log, ReadOnly: o.readOnly,
+		Mechanism: q.Mechanism, User: q.User, Password: credential(q.Password), TLS: tlsOf(q.TLS), Log: o.log,
+		ReadOnly: o.readOnly,
 	}
 	var err error
 	if c.Session, err = duration("spec.queue.kafka.session", q.Session); err != nil {
@@ -32,7 +33,7 @@ func kafkaConfig(q *v1alpha1.KafkaQueue, o queueOptions) (kafka.Config, error) {
 		}
 		c.Handover = &d
 	}
-	if q.Static {
+	if q.Static && !o.readOnly {
 		c.Member = o.consumer
 	}
 	return c, nil

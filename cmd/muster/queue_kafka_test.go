@@ -29,3 +29,10 @@ func TestKafkaConfig(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestKafkaReadOnly(t *testing.T) {
+	c, err := kafkaConfig(&v1alpha1.KafkaQueue{Brokers: []string{"kafka:9092"}, Topic: "tasks", Static: true}, queueOptions{consumer: "muster-0", readOnly: true})
+	if err != nil || !c.ReadOnly || c.Member != "" {
+		t.Errorf("a queue that others work off is not opened to be read only: %+v, %v", c, err)
+	}
+}

@@ -16,7 +16,8 @@ func openNATS(ctx context.Context, q *v1alpha1.NATSQueue, o queueOptions) (fleet
 		MaxAckPending: q.MaxAckPending, DeadStream: q.DeadStream, DeadSubject: q.DeadSubject,
 		User: q.User, Password: credential(q.Password), Token: credential(q.Token),
 		NKeySeed: credential(q.NKeySeed), Credentials: credential(q.Credentials), TLS: tlsOf(q.TLS),
-		Domain: q.Domain, APIPrefix: q.APIPrefix, InboxPrefix: q.InboxPrefix, Name: o.consumer, ReadOnly: o.readOnly,
+		Domain: q.Domain, APIPrefix: q.APIPrefix, InboxPrefix: q.InboxPrefix, Name: o.consumer,
+		ReadOnly: o.readOnly,
 	}
 	if q.AckWait != "" {
 		d, err := time.ParseDuration(q.AckWait)

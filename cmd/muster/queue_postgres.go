@@ -10,7 +10,7 @@ import (
 )
 
 func openPostgres(ctx context.Context, q *v1alpha1.PostgresQueue, o queueOptions) (fleet.Source, error) {
-	if q.SQL != nil && q.SQL.Lease == "" {
+	if q.SQL != nil && q.SQL.Lease == "" && !o.readOnly {
 		return nil, fmt.Errorf("spec.queue.postgres.sql has only stats: this queue can only be read, not worked off: %w", fleet.ErrInvalid)
 	}
 	s, err := postgres.New(ctx, postgresConfig(q, o))
@@ -25,7 +25,7 @@ func postgresConfig(q *v1alpha1.PostgresQueue, o queueOptions) postgres.Config {
 		URL: q.URL, Host: q.Host, Port: q.Port, Database: q.Database, User: q.User,
 		Password: credential(q.Password), TLS: tlsOf(q.TLS),
 		Table: q.Table, Create: q.Create, Poll: q.Poll, Connections: q.Connections,
-		Consumer: o.consumer, Log: o.log,
+		Consumer: o.consumer, ReadOnly: o.readOnly, Log: o.log,
 	}
 	if s := q.SQL; s != nil {
 		c.SQL = &postgres.SQL{

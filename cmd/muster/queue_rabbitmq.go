@@ -16,7 +16,7 @@ func openRabbitMQ(ctx context.Context, q *v1alpha1.RabbitMQQueue, o queueOptions
 	return rabbitmq.New(ctx, rabbitmq.Config{
 		Addresses: q.Addresses, VHost: q.VHost, Queue: q.Queue,
 		Username: q.Username, Password: credential(q.Password), External: q.External, TLS: tlsOf(q.TLS),
-		Create: q.Create, DeadQueue: q.DeadQueue, UseDLX: q.UseDLX,
-		Management: q.Management, Timestamps: q.Timestamps, Heartbeat: heartbeat, Name: o.consumer, ReadOnly: o.readOnly,
+		Create: q.Create, DeadQueue: q.DeadQueue, UseDLX: q.UseDLX, ReadOnly: o.readOnly,
+		Management: q.Management, Timestamps: q.Timestamps, Heartbeat: heartbeat, Name: o.consumer,
 	})
 }

@@ -21,7 +21,7 @@ func redisConfig(q *v1alpha1.RedisQueue, o queueOptions) (redis.Config, error) {
 	c := redis.Config{
 		Addresses: q.Addresses, Cluster: q.Cluster, DB: q.DB,
 		Username: q.Username, Password: credential(q.Password), TLS: tlsOf(q.TLS),
-		Dead: q.Dead, Consumer: o.consumer,
+		Dead: q.Dead, Consumer: o.consumer, ReadOnly: o.readOnly,
 	}
 	if s := q.Sentinel; s != nil {
 		c.Sentinel = &redis.Sentinel{Master: s.Master, Username: s.Username, Password: credential(s.Password)}

@@ -14,6 +14,6 @@ func openSQS(ctx context.Context, q *v1alpha1.SQSQueue, o queueOptions) (fleet.S
 		AccessKeyID: credential(q.AccessKeyID), SecretAccessKey: credential(q.SecretAccessKey), SessionToken: credential(q.SessionToken),
 		AssumeRole: q.AssumeRole, ExternalID: q.ExternalID,
 		Endpoint: q.Endpoint, STSEndpoint: q.STSEndpoint, CloudWatchEndpoint: q.CloudWatchEndpoint, TLS: tlsOf(q.TLS),
-		CloudWatch: q.CloudWatch, NoPush: o.readOnly || q.LongPoll != nil && !*q.LongPoll, // a long poll takes what arrives
+		CloudWatch: q.CloudWatch, NoPush: o.readOnly || q.LongPoll != nil && !*q.LongPoll, // a long poll takes a message for a moment
 	})
 }

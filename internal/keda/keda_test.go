@@ -159,7 +159,7 @@ func TestWhatIsAsked(t *testing.T) {
 		{codes.InvalidArgument, []string{keyTarget, "0"}},
 		{codes.InvalidArgument, []string{keyTarget, "NaN"}},
 		{codes.InvalidArgument, []string{keyMetric, "pods"}},
-		{codes.InvalidArgument, []string{"lenght", "5"}},
+		{codes.InvalidArgument, []string{"listLength", "5"}},
 		{codes.InvalidArgument, []string{keyMetric, metricNodes, keyPool, "default"}},
 		{codes.FailedPrecondition, []string{keyShape, shapeValue}}, // nobody counts the workers
 	} {

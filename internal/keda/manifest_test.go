@@ -2,6 +2,7 @@ package keda
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -43,7 +44,7 @@ func TestManifests(t *testing.T) {
 				} `json:"spec"`
 			}
 			err := d.Decode(&doc)
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				break
 			}
 			if err != nil {

@@ -96,7 +96,7 @@ func convert(d map[string]any, auth authentications) (Converted, error) {
 		return c, err
 	}
 	root.rest()
-	n.add(Left, "spec", "Muster only says how many workers there should be until something asks: set spec.keda.listen, and make this fleet's plan the one trigger of the "+kind+" (type: external)")
+	n.add(Left, "spec", "Muster only says how many workers there should be until something asks: set spec.keda.listen, and make this fleet's plan the one trigger of the "+kind+" (type: external); see docs/keda.md")
 	var err error
 	c.Notes = n.sorted()
 	c.Fleet, c.YAML, err = finish(f)

@@ -43,8 +43,6 @@ func (s *Source) options() []kgo.Opt {
 			}
 			return b.Next()
 		}),
-
-		kgo.RequiredAcks(kgo.AllISRAcks()), kgo.DisableIdempotentWrite(), kgo.ProducerBatchMaxBytes(batchBytes),
 	}
 	if !c.ReadOnly {
 		opts = append(opts, s.membership()...)
@@ -55,7 +53,7 @@ func (s *Source) options() []kgo.Opt {
 	return opts
 }
 
-// membership is what makes us a member of the group.
+// membership is what makes the client consume, and write what is set aside.
 func (s *Source) membership() []kgo.Opt {
 	c := &s.cfg
 	opts := []kgo.Opt{
@@ -69,6 +67,8 @@ func (s *Source) membership() []kgo.Opt {
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(),
 		kgo.FetchMaxBytes(fetchBytes), kgo.FetchMaxPartitionBytes(partitionBytes),
 		kgo.OnOffsetsFetched(s.assigned), kgo.OnPartitionsRevoked(s.revoked), kgo.OnPartitionsLost(s.lost),
+
+		kgo.RequiredAcks(kgo.AllISRAcks()), kgo.DisableIdempotentWrite(), kgo.ProducerBatchMaxBytes(batchBytes),
 	}
 	if c.Member != "" {
 		opts = append(opts, kgo.InstanceID(c.Member))
@@ -172,6 +172,16 @@ func (c *contact) trouble(now time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.failed != nil && now.Sub(c.since) > 500*time.Millisecond {
+		return c.failed
+	}
+	return nil
+}
+
+// refused is the error of the last attempt to authenticate, nil if it was taken.
+func (c *contact) refused() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if errors.Is(c.failed, fleet.ErrDenied) {
 		return c.failed
 	}
 	return nil

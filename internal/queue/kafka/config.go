@@ -27,13 +27,13 @@ type Config struct {
 	// Group is the consumer group; default "muster". What it has committed is
 	// what is worked off; a new group begins at the topic's oldest record.
 	Group string
-	// ReadOnly is for a topic that others work off: we stay out of their group,
-	// which would give us partitions, and arrivals are polled for. Receive is not
-	// to be called.
-	ReadOnly bool
 	// DeadTopic is where messages are set aside; default: Topic + ".dead". It is
 	// created at the first one where it does not exist.
 	DeadTopic string
+	// ReadOnly: the topic is worked off by others, as the group Group, and only
+	// Stats works. Nothing joins, fetches, commits, produces or creates. There
+	// is no default for DeadTopic then: it is counted where it is given.
+	ReadOnly bool
 	// Session is how long the group waits for a control plane that fell silent
 	// before its partitions go to the others, 1 s to 30 min; default 30 s. The
 	// brokers bound it: group.min.session.timeout.ms, 6 s unless changed.
@@ -69,7 +69,7 @@ func (c *Config) complete() error {
 	if c.Group == "" {
 		c.Group = "muster"
 	}
-	if c.DeadTopic == "" {
+	if c.DeadTopic == "" && !c.ReadOnly {
 		c.DeadTopic = c.Topic + ".dead"
 	}
 	if c.Session == 0 {
@@ -94,6 +94,9 @@ func (c *Config) complete() error {
 		}
 	}
 	for _, t := range []struct{ field, name string }{{"topic", c.Topic}, {"deadTopic", c.DeadTopic}} {
+		if t.field == "deadTopic" && t.name == "" {
+			continue // nobody sets anything aside
+		}
 		if !topicName.MatchString(t.name) || t.name == "." || t.name == ".." {
 			return bad(t.field, `1-249 letters, digits, ".", "_" and "-"`, "%q cannot be a topic", t.name)
 		}

@@ -69,6 +69,17 @@
 // is with a log that lost its end (an unclean election of a leader): all that
 // it still has is delivered again, under the same IDs.
 //
+// # Read only
+//
+// With ReadOnly others work the topic off, and the adapter is a client without
+// a group: it asks for offsets and does nothing else. Backlog is the end offset
+// (the high watermark) less the group's committed offset: it holds what is being
+// worked on and not committed, records of open transactions, markers, and what
+// compaction removed. What the notes of another Muster say is settled is none.
+// A partition without a commit counts from its oldest record, which is where
+// this adapter's own groups begin. Arrived is as above; Dead is told where a
+// dead topic is given; nothing is pushed.
+//
 // Share groups (KIP-932, Kafka 4.2) have leases of their own; they are not used,
 // since a lock holds for at most a minute unless brokers are configured
 // otherwise, and after five deliveries a record is dropped without a trace.

@@ -10,8 +10,9 @@ import (
 )
 
 var (
-	errClosed = fmt.Errorf("closed: %w", fleet.ErrUnavailable)
-	errLost   = fmt.Errorf("the partition went to another consumer: %w", fleet.ErrFenced)
+	errClosed   = fmt.Errorf("closed: %w", fleet.ErrUnavailable)
+	errLost     = fmt.Errorf("the partition went to another consumer: %w", fleet.ErrFenced)
+	errReadOnly = fmt.Errorf("the queue is open to be read only, others work it off: %w", fleet.ErrInvalid)
 )
 
 // kinds are the errors of brokers that say more than that something failed.

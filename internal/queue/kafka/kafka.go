@@ -29,8 +29,9 @@ type Source struct {
 	contact contact
 	network func(ctx context.Context, network, host string) (net.Conn, error)
 	wake    chan struct{}
-	room    chan struct{} // Receive took messages
-	kick    chan struct{} // there is something to commit
+	room    chan struct{}   // Receive took messages
+	kick    chan struct{}   // there is something to commit
+	life    context.Context // ends with Close
 	stop    context.CancelFunc
 	running sync.WaitGroup
 	once    sync.Once
@@ -57,7 +58,7 @@ type Source struct {
 
 var _ fleet.Source = (*Source)(nil)
 
-// New joins the consumer group in the background: a cluster that is down is
+// New joins the consumer group in the background, unless it is to read only: a cluster that is down is
 // reported by the calls. Errors match fleet.ErrInvalid.
 func New(ctx context.Context, c Config) (*Source, error) {
 	if err := c.complete(); err != nil {
@@ -82,14 +83,19 @@ func start(ctx context.Context, c Config, network func(context.Context, string, 
 		return nil, fmt.Errorf("kafka: %w: %w", fleet.ErrInvalid, err)
 	}
 	s.client, s.again = client, func() {}
-	if c.ReadOnly {
-		s.stop = client.Close
-		return s, nil
-	}
 	// The context's values are kept; its end is not ours: Close is.
 	reading, stop := context.WithCancel(context.WithoutCancel(ctx))
 	committing, end := context.WithCancel(context.WithoutCancel(ctx))
-	s.stop = stop
+	s.life, s.stop = reading, stop
+	if c.ReadOnly {
+		end()
+		s.wake = nil
+		s.running.Go(func() {
+			<-reading.Done()
+			client.Close()
+		})
+		return s, nil
+	}
 	s.running.Go(func() {
 		s.read(reading)
 		end()
@@ -100,17 +106,14 @@ func start(ctx context.Context, c Config, network func(context.Context, string, 
 
 // Traits implements fleet.Signal.
 func (s *Source) Traits() fleet.SignalTraits {
-	ours := !s.cfg.ReadOnly // what only a member of the group knows
-	return fleet.SignalTraits{Oldest: ours, Arrived: true, InFlight: true, Delayed: ours, Dead: true, Push: ours, Names: true, Binary: true}
+	if s.cfg.ReadOnly {
+		return s.readOnlyTraits()
+	}
+	return fleet.SignalTraits{Oldest: true, Arrived: true, InFlight: true, Delayed: true, Dead: true, Push: true, Names: true, Binary: true}
 }
 
 // Wake implements fleet.Signal.
-func (s *Source) Wake() <-chan struct{} {
-	if s.cfg.ReadOnly {
-		return nil
-	}
-	return s.wake
-}
+func (s *Source) Wake() <-chan struct{} { return s.wake }
 
 func (s *Source) wakeUp() { poke(s.wake) }
 

@@ -33,6 +33,9 @@ func (s *Source) begin(ctx context.Context, op string) (time.Time, error) {
 // Receive implements fleet.Source. It answers from memory.
 func (s *Source) Receive(ctx context.Context, n int, visibility time.Duration) ([]fleet.Message, error) {
 	const op = "receive"
+	if s.cfg.ReadOnly {
+		return nil, failure(ctx, op, errReadOnly)
+	}
 	if visibility < time.Second || visibility > leaseMost {
 		return nil, fmt.Errorf("kafka: visibility %s: want 1s to 12h: %w", visibility, fleet.ErrInvalid)
 	}
@@ -113,6 +116,9 @@ func (s *Source) reachable(now time.Time, strict bool) error {
 
 // find is the lease of a message; on success the lock is held.
 func (s *Source) find(ctx context.Context, op string, m fleet.Message) (*entry, time.Time, error) {
+	if s.cfg.ReadOnly {
+		return nil, time.Time{}, failure(ctx, op, errReadOnly)
+	}
 	now, err := s.begin(ctx, op)
 	if err != nil {
 		return nil, now, err

@@ -13,9 +13,9 @@ import (
 	"muster.dev/muster/internal/fleet"
 )
 
-// Stats implements fleet.Signal. It asks for the first and last offsets of the
-// topic's and the dead topic's partitions and for what the group committed, in
-// two round trips side by side, whatever the length of the queue.
+// Stats implements fleet.Signal. It asks for what the group committed, then for
+// the first and last offsets of the topic's and the dead topic's partitions, in
+// a few round trips, whatever the length of the queue.
 func (s *Source) Stats(ctx context.Context) (fleet.SignalStats, error) {
 	const op = "stats"
 	if _, err := s.begin(ctx, op); err != nil {
@@ -29,12 +29,10 @@ func (s *Source) Stats(ctx context.Context) (fleet.SignalStats, error) {
 	s.mu.Unlock()
 	bounded, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	defer context.AfterFunc(s.life, cancel)()
 	r, err := s.survey(bounded, kadm.NewClient(client))
 	if err != nil {
-		if cause := s.contact.trouble(time.Now()); errors.Is(err, context.DeadlineExceeded) && cause != nil || errors.Is(cause, fleet.ErrDenied) {
-			err = cause
-		}
-		return fleet.SignalStats{}, failure(ctx, op, err)
+		return fleet.SignalStats{}, failure(ctx, op, s.cause(err))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -46,7 +44,27 @@ func (s *Source) Stats(ctx context.Context) (fleet.SignalStats, error) {
 			return fleet.SignalStats{}, failure(ctx, op, fmt.Errorf("partition %d ends at %d, records to %d were read: the topic was made anew: %w", p.id, end.Offset, next, fleet.ErrUnavailable))
 		}
 	}
-	return s.count(r), nil
+	st := s.count(r)
+	if s.cfg.ReadOnly {
+		st = ofOthers(st)
+	}
+	return st, nil
+}
+
+// cause is why a reading failed, where more is known than its error says.
+func (s *Source) cause(err error) error {
+	if s.life.Err() != nil {
+		return errClosed
+	}
+	if s.cfg.ReadOnly { // told at once: no member of a group goes on trying
+		if refused := s.contact.refused(); refused != nil {
+			return refused
+		}
+	}
+	if c := s.contact.trouble(time.Now()); c != nil && (errors.Is(err, context.DeadlineExceeded) || errors.Is(c, fleet.ErrDenied)) {
+		return c
+	}
+	return err
 }
 
 // renew gives all partitions up and joins the group with a new client.
@@ -66,15 +84,25 @@ type reading struct {
 
 func (s *Source) survey(ctx context.Context, adm *kadm.Client) (reading, error) {
 	r := reading{asOf: time.Now()}
-	var errs [3]error
-	var wg sync.WaitGroup
-	wg.Go(func() { r.ends, errs[0] = adm.ListCommittedOffsets(ctx, s.cfg.Topic, s.cfg.DeadTopic) })
-	wg.Go(func() { r.starts, errs[1] = adm.ListStartOffsets(ctx, s.cfg.Topic, s.cfg.DeadTopic) })
-	wg.Go(func() { r.commits, errs[2] = adm.FetchOffsets(ctx, s.cfg.Group) })
-	wg.Wait()
-	if errors.Is(errs[2], kerr.GroupIDNotFound) {
-		errs[2] = nil // nothing was committed yet
+	topics := []string{s.cfg.Topic}
+	if s.cfg.DeadTopic != "" {
+		topics = append(topics, s.cfg.DeadTopic)
 	}
+	ends := adm.ListCommittedOffsets
+	if s.cfg.ReadOnly {
+		ends = adm.ListEndOffsets // others may read what is not committed, and be past the last that is
+	}
+	// The commits first: one that came after the end was read would be past it,
+	// as if it were of another log, and all that is retained would be backlog.
+	var err error
+	if r.commits, err = s.committed(ctx, adm); err != nil {
+		return r, err
+	}
+	var errs [2]error
+	var wg sync.WaitGroup
+	wg.Go(func() { r.ends, errs[0] = ends(ctx, topics...) })
+	wg.Go(func() { r.starts, errs[1] = adm.ListStartOffsets(ctx, topics...) })
+	wg.Wait()
 	if err := errors.Join(errs[:]...); err != nil {
 		return r, err
 	}
@@ -95,6 +123,20 @@ func (s *Source) survey(ctx context.Context, adm *kadm.Client) (reading, error) 
 		return r, fmt.Errorf("topic %s: %w", s.cfg.Topic, kerr.UnknownTopicOrPartition)
 	}
 	return r, nil
+}
+
+// committed is what the group committed of the topic.
+func (s *Source) committed(ctx context.Context, adm *kadm.Client) (kadm.OffsetResponses, error) {
+	all, err := adm.FetchOffsets(ctx, s.cfg.Group)
+	if err != nil && !errors.Is(err, kerr.GroupIDNotFound) { // which is: nothing yet
+		return nil, fmt.Errorf("offsets of group %s: %w", s.cfg.Group, err)
+	}
+	for id, c := range all[s.cfg.Topic] {
+		if c.Err != nil {
+			return nil, fmt.Errorf("offset of group %s in partition %d: %w", s.cfg.Group, id, c.Err)
+		}
+	}
+	return all, nil
 }
 
 // count adds up: of our own partitions from memory, which is ahead of what is

@@ -23,12 +23,11 @@ type Config struct {
 	// queue share. Default "muster". Created when missing unless Bind is set; one
 	// that exists is used as it is, and must acknowledge each message explicitly.
 	Consumer string
-	// ReadOnly is for a queue that others work off: nothing is taken of it, not
-	// even to learn of arrivals, which are then polled for. Receive is not to be
-	// called.
-	ReadOnly bool
 	// Bind never creates the consumer: a missing one is fleet.ErrNotFound.
 	Bind bool
+	// ReadOnly: others work the queue off through Consumer, which must exist.
+	// Nothing is taken, created or written, not even for a moment.
+	ReadOnly bool
 	// Subject limits a consumer that is created to some subjects of the stream;
 	// wildcards are allowed. Empty: all.
 	Subject string
@@ -42,7 +41,7 @@ type Config struct {
 	// default 20,000.
 	MaxAckPending int
 	// DeadStream keeps what was set aside; default "<Stream>_DEAD". Created with
-	// the first such message when missing.
+	// the first such message when missing. With ReadOnly, none unless set.
 	DeadStream string
 	// DeadSubject is what such messages are published on; it must be a subject
 	// of DeadStream alone. Default: the name of DeadStream.

@@ -177,6 +177,7 @@ func (ses *session) refusal() error {
 
 // run keeps a session until the Source is closed.
 func (s *Source) run() {
+	defer s.wg.Done()
 	var pause connect.Backoff
 	for s.ctx.Err() == nil {
 		ses, err := s.connect()

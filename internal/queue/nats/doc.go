@@ -50,6 +50,10 @@
 //     probe pauses until Receive has emptied the queue or a reading finds it
 //     empty. A message that went back has been delivered once more than it
 //     was tried: other control planes see that in its Attempt, this one does not.
+//   - With Config.ReadOnly there is no probe and so no Push, and Dead only where
+//     DeadStream is named. Readings ask for information and read one message by
+//     its sequence; none of this is seen by a consumer. One that pushes or
+//     acknowledges all at once is as good; one without acknowledgements is not.
 //
 // # Fencing
 //

@@ -20,6 +20,9 @@ var denials = []error{
 	sdk.ErrPermissionViolation, sdk.ErrNkeysNotSupported,
 }
 
+// errReadOnly is the answer to whatever would take or change a message.
+var errReadOnly = fmt.Errorf("the queue is open to be read only, others work it off: %w", fleet.ErrInvalid)
+
 func oneOf(err error, of []error) bool {
 	for _, k := range of {
 		if errors.Is(err, k) {

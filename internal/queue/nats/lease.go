@@ -95,6 +95,7 @@ func (l *leases) look(x *lease) lease {
 // keep gives the server signs of life for the leases that last longer than it
 // would wait, and gives back those that ended before.
 func (s *Source) keep() {
+	defer s.wg.Done()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {

@@ -157,6 +157,7 @@ func (s *Source) adopt(q *queue, old string, d *delivery) {
 
 // watch runs the probe until the Source is closed.
 func (s *Source) watch() {
+	defer s.wg.Done()
 	var pause connect.Backoff
 	var last *session
 	for s.ctx.Err() == nil {

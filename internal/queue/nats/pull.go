@@ -42,6 +42,9 @@ func (s *Source) ask(ses *session, inbox string, r request) error {
 
 // Receive implements fleet.Source.
 func (s *Source) Receive(ctx context.Context, n int, visibility time.Duration) ([]fleet.Message, error) {
+	if s.cfg.ReadOnly {
+		return nil, fmt.Errorf("nats: receive: %w", errReadOnly)
+	}
 	if visibility < time.Second || visibility > maxVisibility {
 		return nil, fmt.Errorf("nats: receive: visibility %s, want 1s to %s: %w", visibility, maxVisibility, fleet.ErrInvalid)
 	}

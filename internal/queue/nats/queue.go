@@ -14,7 +14,7 @@ import (
 // queue is the consumer with its stream, as found.
 type queue struct {
 	stream jetstream.Stream
-	cons   jetstream.Consumer
+	cons   consumer
 	// hold is how long the server waits for a sign of life.
 	hold time.Duration
 	// expires bounds one request that waits for a message.
@@ -29,6 +29,12 @@ type queue struct {
 	replicas int
 }
 
+// consumer is what readings need of one that pulls or is pushed to.
+type consumer interface {
+	Info(ctx context.Context) (*jetstream.ConsumerInfo, error)
+	CachedInfo() *jetstream.ConsumerInfo
+}
+
 // attached returns the queue, looked up at first use and after it was lost.
 func (s *Source) attached(ctx context.Context, ses *session) (*queue, error) {
 	ses.mu.Lock()
@@ -41,20 +47,35 @@ func (s *Source) attached(ctx context.Context, ses *session) (*queue, error) {
 	if err != nil {
 		return nil, fmt.Errorf("stream %s: %w", s.cfg.Stream, explain(err))
 	}
-	cons, err := ses.js.Consumer(ctx, s.cfg.Stream, s.cfg.Consumer)
-	if errors.Is(err, jetstream.ErrConsumerNotFound) && !s.cfg.Bind {
-		cons, err = ses.js.CreateConsumer(ctx, s.cfg.Stream, s.consumerConfig(stream.CachedInfo()))
-	}
+	cons, err := s.consumer(ctx, ses, stream.CachedInfo())
 	if err != nil {
 		return nil, fmt.Errorf("consumer %s of stream %s: %w", s.cfg.Consumer, s.cfg.Stream, explain(err))
 	}
-	if q, err = fitting(stream, cons); err != nil {
+	if s.cfg.ReadOnly {
+		q, err = readable(stream, cons)
+	} else {
+		q, err = fitting(stream, cons)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("consumer %s of stream %s: %w", s.cfg.Consumer, s.cfg.Stream, err)
 	}
 	ses.mu.Lock()
 	ses.queue = q
 	ses.mu.Unlock()
 	return q, nil
+}
+
+// consumer looks the consumer up. One that is missing is made, unless others
+// are to do so.
+func (s *Source) consumer(ctx context.Context, ses *session, info *jetstream.StreamInfo) (consumer, error) {
+	c, err := ses.js.Consumer(ctx, s.cfg.Stream, s.cfg.Consumer)
+	switch {
+	case s.cfg.ReadOnly && errors.Is(err, jetstream.ErrNotPullConsumer):
+		return ses.js.PushConsumer(ctx, s.cfg.Stream, s.cfg.Consumer)
+	case errors.Is(err, jetstream.ErrConsumerNotFound) && !s.cfg.Bind && !s.cfg.ReadOnly:
+		return ses.js.CreateConsumer(ctx, s.cfg.Stream, s.consumerConfig(info))
+	}
+	return c, err
 }
 
 // detach forgets the queue: its stream or consumer is gone, and what comes next
@@ -85,18 +106,18 @@ func (s *Source) consumerConfig(info *jetstream.StreamInfo) jetstream.ConsumerCo
 	return c
 }
 
-// fitting checks that a consumer keeps leases.
-func fitting(stream jetstream.Stream, cons jetstream.Consumer) (*queue, error) {
-	si, ci := stream.CachedInfo(), cons.CachedInfo()
-	c := ci.Config
-	switch {
-	case c.DeliverSubject != "":
-		return nil, fmt.Errorf("it is a push consumer, want a pull consumer: %w", fleet.ErrInvalid)
-	case c.AckPolicy != jetstream.AckExplicitPolicy:
-		return nil, fmt.Errorf("it acknowledges %s, want explicit: %w", c.AckPolicy, fleet.ErrInvalid)
-	case c.HeadersOnly:
-		return nil, fmt.Errorf("it delivers headers only, want bodies too: %w", fleet.ErrInvalid)
+// readable checks that a consumer tells what is in flight; how it delivers is
+// for those who work it off.
+func readable(stream jetstream.Stream, cons consumer) (*queue, error) {
+	if cons.CachedInfo().Config.AckPolicy == jetstream.AckNonePolicy {
+		return nil, fmt.Errorf("it acknowledges nothing, so that nobody knows what is being worked on: %w", fleet.ErrInvalid)
 	}
+	return found(stream, cons), nil
+}
+
+// found is the queue of a consumer.
+func found(stream jetstream.Stream, cons consumer) *queue {
+	si, c := stream.CachedInfo(), cons.CachedInfo().Config
 	q := &queue{
 		stream: stream, cons: cons, hold: c.AckWait, expires: probeExpires, batch: maxBatch, filter: c.FilterSubject,
 		whole: c.FilterSubject == "" && len(c.FilterSubjects) == 0,
@@ -110,6 +131,21 @@ func fitting(stream jetstream.Stream, cons jetstream.Consumer) (*queue, error) {
 	case len(c.FilterSubjects) > 1:
 		q.filter = ""
 	}
+	return q
+}
+
+// fitting checks that a consumer keeps leases.
+func fitting(stream jetstream.Stream, cons consumer) (*queue, error) {
+	c := cons.CachedInfo().Config
+	switch {
+	case c.DeliverSubject != "":
+		return nil, fmt.Errorf("it is a push consumer, want a pull consumer: %w", fleet.ErrInvalid)
+	case c.AckPolicy != jetstream.AckExplicitPolicy:
+		return nil, fmt.Errorf("it acknowledges %s, want explicit: %w", c.AckPolicy, fleet.ErrInvalid)
+	case c.HeadersOnly:
+		return nil, fmt.Errorf("it delivers headers only, want bodies too: %w", fleet.ErrInvalid)
+	}
+	q := found(stream, cons)
 	for _, d := range c.BackOff { // stands in for AckWait, by delivery
 		q.hold = min(q.hold, d)
 	}

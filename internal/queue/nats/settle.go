@@ -127,6 +127,9 @@ func (s *Source) tell(ctx context.Context, ses *session, reply, what string) err
 // settle ends a lease: before (nil for nothing) is done while it is known to be
 // held, then the server is told what.
 func (s *Source) settle(ctx context.Context, op string, m fleet.Message, what string, before func(context.Context, *session, *queue, *lease) error) error {
+	if s.cfg.ReadOnly {
+		return fmt.Errorf("nats: %s: %w", op, errReadOnly)
+	}
 	return s.call(ctx, op, func(ctx context.Context, ses *session) error {
 		q, err := s.attached(ctx, ses)
 		if err != nil {
@@ -158,6 +161,9 @@ func (s *Source) settle(ctx context.Context, op string, m fleet.Message, what st
 
 // Extend implements fleet.Source.
 func (s *Source) Extend(ctx context.Context, m fleet.Message, d time.Duration) (time.Time, error) {
+	if s.cfg.ReadOnly {
+		return time.Time{}, fmt.Errorf("nats: extend: %w", errReadOnly)
+	}
 	if d <= 0 || d > maxVisibility {
 		return time.Time{}, fmt.Errorf("nats: extend: by %s, want more than 0 and at most %s: %w", d, maxVisibility, fleet.ErrInvalid)
 	}

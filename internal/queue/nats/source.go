@@ -17,6 +17,7 @@ const callTimeout = 4 * time.Second
 // Source implements fleet.Source.
 type Source struct {
 	cfg   Config
+	grave bool   // what was set aside is counted
 	owner string // of receipts
 	start time.Time
 	ctx   context.Context // ends with Close
@@ -42,6 +43,7 @@ var _ fleet.Source = (*Source)(nil)
 // server. ctx is for values only: the Source lives until Close. Errors wrap
 // fleet.ErrInvalid; a *fleet.FieldError names the field.
 func New(ctx context.Context, c Config) (*Source, error) {
+	grave := !c.ReadOnly || c.DeadStream != ""
 	c = c.withDefaults()
 	if err := c.check(); err != nil {
 		return nil, err
@@ -52,35 +54,35 @@ func New(ctx context.Context, c Config) (*Source, error) {
 	var id [6]byte
 	_, _ = rand.Read(id[:]) // never fails
 	s := &Source{
-		cfg: c, owner: hex.EncodeToString(id[:]), start: time.Now(),
+		cfg: c, grave: grave, owner: hex.EncodeToString(id[:]), start: time.Now(),
 		wake: make(chan struct{}, 1), changed: make(chan struct{}),
 	}
 	s.ctx, s.end = context.WithCancel(context.WithoutCancel(ctx))
 	s.leases.init()
 	s.probe.init()
-	s.wg.Go(s.run)
-	s.wg.Go(s.keep)
-	if !c.ReadOnly {
-		s.wg.Go(s.watch)
+	if c.ReadOnly {
+		s.wake = nil
+		s.wg.Add(1)
+		go s.run()
+		return s, nil
 	}
+	s.wg.Add(3)
+	go s.run()
+	go s.keep()
+	go s.watch()
 	return s, nil
 }
 
 // Traits implements fleet.Signal; doc.go says why.
 func (s *Source) Traits() fleet.SignalTraits {
 	return fleet.SignalTraits{
-		Oldest: true, Arrived: true, InFlight: true, Delayed: false, Dead: true,
+		Oldest: true, Arrived: true, InFlight: true, Delayed: false, Dead: s.grave,
 		Push: !s.cfg.ReadOnly, Names: true, Durable: true, Binary: true,
 	}
 }
 
 // Wake implements fleet.Signal.
-func (s *Source) Wake() <-chan struct{} {
-	if s.cfg.ReadOnly {
-		return nil
-	}
-	return s.wake
-}
+func (s *Source) Wake() <-chan struct{} { return s.wake }
 
 func (s *Source) arouse() {
 	select {

@@ -46,7 +46,9 @@ func (s *Source) stats(ctx context.Context, ses *session, q *queue) (fleet.Signa
 	var last uint64
 	var wg sync.WaitGroup
 	wg.Go(func() { ci, errs[0] = s.info(ctx, q) })
-	wg.Go(func() { st.Dead, errs[1] = s.dead(ctx, ses) })
+	if s.grave {
+		wg.Go(func() { st.Dead, errs[1] = s.dead(ctx, ses) })
+	}
 	if q.whole {
 		wg.Go(func() {
 			var si *jetstream.StreamInfo

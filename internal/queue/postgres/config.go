@@ -42,6 +42,10 @@ type Config struct {
 	Table string
 	// Create makes the table where it is missing.
 	Create bool
+	// ReadOnly: others work the queue off. No table is made, no lease returned
+	// and no count folded; of SQL only Stats is used, in transactions that cannot
+	// write.
+	ReadOnly bool
 	// SQL is how somebody else's table is used; nil: Table is ours.
 	SQL *SQL
 

@@ -16,11 +16,11 @@ const maxReason = 8 << 10
 
 // Receive implements fleet.Source.
 func (q *Source) Receive(ctx context.Context, n int, visibility time.Duration) ([]fleet.Message, error) {
-	if visibility < time.Second || visibility > 12*time.Hour {
-		return nil, fmt.Errorf("visibility %s: want 1s to 12h: %w", visibility, fleet.ErrInvalid)
-	}
 	if err := q.consumes(); err != nil {
 		return nil, err
+	}
+	if visibility < time.Second || visibility > 12*time.Hour {
+		return nil, fmt.Errorf("visibility %s: want 1s to 12h: %w", visibility, fleet.ErrInvalid)
 	}
 	out := []fleet.Message{}
 	if n <= 0 {
@@ -47,6 +47,9 @@ func (q *Source) Receive(ctx context.Context, n int, visibility time.Duration) (
 
 // consumes is nil where messages can be taken, not only counted.
 func (q *Source) consumes() error {
+	if q.cfg.ReadOnly {
+		return fmt.Errorf("the queue is open to be read only, others work it off: %w", fleet.ErrInvalid)
+	}
 	if q.st.lease.sql == "" {
 		return invalid("sql.lease", "lease, extend, ack, nack and deadLetter", "is missing: this queue can only be read")
 	}

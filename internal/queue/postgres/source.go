@@ -73,7 +73,7 @@ func New(ctx context.Context, cfg Config) (*Source, error) {
 	if q.wake != nil {
 		q.tasks.Go(func() { q.listen(pc.ConnConfig) })
 	}
-	if q.own != nil {
+	if q.own != nil && !q.cfg.ReadOnly {
 		q.tasks.Go(q.clock)
 	}
 	return q, nil
@@ -98,6 +98,9 @@ func prepared(cfg Config) (*Source, error) {
 	var err error
 	if q.st, err = q.sql.compile(); err != nil {
 		return nil, err
+	}
+	if cfg.ReadOnly {
+		q.st = statements{stats: q.st.stats}
 	}
 	q.traits = fleet.SignalTraits{Push: q.sql.Channel != "" && !cfg.Poll, Names: true, Durable: true, Binary: !q.sql.Text}
 	for _, name := range q.sql.Tells {
@@ -206,6 +209,9 @@ func (q *Source) create(ctx context.Context, c *pgx.Conn) error {
 	if err != nil || there {
 		return err
 	}
+	if q.cfg.ReadOnly {
+		return fmt.Errorf("table %s.%s: %w", q.own.schema, q.own.name, fleet.ErrNotFound)
+	}
 	ddl := q.own.fill(definition)
 	if !q.cfg.Create {
 		return fmt.Errorf("table %s.%s: %w; set create, or run\n%s", q.own.schema, q.own.name, fleet.ErrNotFound, ddl)
@@ -251,11 +257,12 @@ func (q *Source) Close() error {
 	return nil
 }
 
-// Stats implements fleet.Signal: one round trip.
+// Stats implements fleet.Signal: one round trip; with ReadOnly three, since the
+// server is to refuse a query that writes.
 func (q *Source) Stats(ctx context.Context) (st fleet.SignalStats, err error) {
 	at := time.Now()
 	err = q.call(ctx, "stats", func(ctx context.Context) error {
-		rows, err := q.query(ctx, q.st.stats, nil)
+		rows, err := q.readings(ctx)
 		if err != nil {
 			return err
 		}
@@ -268,8 +275,29 @@ func (q *Source) Stats(ctx context.Context) (st fleet.SignalStats, err error) {
 	return st, err
 }
 
+func (q *Source) readings(ctx context.Context) (rows []row, err error) {
+	if !q.cfg.ReadOnly {
+		return q.query(ctx, q.st.stats, nil)
+	}
+	err = pgx.BeginTxFunc(ctx, q.pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		rows, err = query(ctx, tx, q.st.stats, nil)
+		return err
+	})
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && pg.Code == "25006" { // read_only_sql_transaction
+		return nil, invalid("sql.stats", "a query that writes nothing", "%s", pg.Message)
+	}
+	return rows, err
+}
+
 func (q *Source) query(ctx context.Context, st statement, named map[string]string) ([]row, error) {
-	rows, err := q.pool.Query(ctx, st.sql, st.values(named)...)
+	return query(ctx, q.pool, st, named)
+}
+
+func query(ctx context.Context, on interface {
+	Query(context.Context, string, ...any) (pgx.Rows, error)
+}, st statement, named map[string]string) ([]row, error) {
+	rows, err := on.Query(ctx, st.sql, st.values(named)...)
 	if err != nil {
 		return nil, err
 	}

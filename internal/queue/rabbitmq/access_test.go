@@ -35,6 +35,7 @@ func TestBroker(t *testing.T) {
 	t.Run("dead-letter exchange", func(t *testing.T) { deadLetterExchange(t, s) })
 	t.Run("a channel ends", func(t *testing.T) { channelEnds(t, s) })
 	t.Run("the queue is deleted", func(t *testing.T) { deleted(t, s) })
+	t.Run("read only", func(t *testing.T) { readOnly(t, s) })
 	t.Run("nobody takes what was offered", func(t *testing.T) { ignored(t, s) })
 	t.Run("the broker hangs", func(t *testing.T) { hangs(t, s) })
 }
@@ -203,6 +204,38 @@ func deleted(t *testing.T, s *servers.RabbitMQ) {
 	}
 	if m := one(t, q); string(m.Body) != "y" {
 		t.Errorf("received %q", m.Body)
+	}
+}
+
+// readOnly checks that a queue that others work off is not touched.
+func readOnly(t *testing.T, s *servers.RabbitMQ) {
+	c := mode{create: "classic"}.config(s, "others")
+	c.ReadOnly = true
+	q := closing(t, open(t, c))
+	eventually(t, "missing, and not declared", func() (bool, error) {
+		_, err := q.Stats(t.Context())
+		return errors.Is(err, fleet.ErrNotFound), err
+	})
+	theirs := closing(t, open(t, mode{create: "classic"}.config(s, "others")))
+	eventually(t, "declared by its owner", reads(theirs, 0))
+	eventually(t, "read", reads(q, 0))
+	if q.Wake() != nil || q.Traits().Push {
+		t.Error("it says that it pushes")
+	}
+	p := producer{t: t, server: s, queue: "others"}
+	for i := range 20 {
+		if err := p.publish(t.Context(), queuetest.Sent{Body: []byte("x")}); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "one more", reads(q, int64(i+1)))
+	}
+	if _, err := q.Receive(t.Context(), 1, time.Minute); !errors.Is(err, fleet.ErrInvalid) {
+		t.Errorf("receive: %v, want ErrInvalid", err)
+	}
+	for range 20 {
+		if m := one(t, theirs); m.Attempt != 1 {
+			t.Errorf("delivered to its owner the %dnd time", m.Attempt)
+		}
 	}
 }
 

@@ -27,10 +27,6 @@ type Config struct {
 	// needs TLS with a certificate.
 	External bool
 	TLS      connect.TLS
-	// ReadOnly is for a queue that others work off: nothing is taken of it, not
-	// even to learn of arrivals, which are then polled for. Receive is not to be
-	// called.
-	ReadOnly bool
 	// Create declares the queue, durable, where it does not exist: "classic" or
 	// "quorum". Empty: a missing queue is fleet.ErrNotFound.
 	Create string
@@ -52,6 +48,10 @@ type Config struct {
 	// Heartbeat is the interval after which a silent connection is suspected; it
 	// is given up after three. 1 s to 10 min, default 10 s.
 	Heartbeat time.Duration
+	// ReadOnly: others work the queue off. Nothing is declared, no arrival is told
+	// of, and Receive is refused. An empty queue that nobody consumes is still
+	// verified by taking from it; a message that comes then goes back at once.
+	ReadOnly bool
 	// Name is shown beside our connections in the broker's own displays.
 	Name string
 }

@@ -23,6 +23,9 @@ func (s *Source) Receive(ctx context.Context, n int, visibility time.Duration) (
 	if err := ctx.Err(); err != nil {
 		return nil, s.failed("receive", err)
 	}
+	if s.cfg.ReadOnly {
+		return nil, s.failed("receive", fmt.Errorf("the queue is open to be read only: %w", fleet.ErrInvalid))
+	}
 	if n <= 0 {
 		s.want(false)
 		return []fleet.Message{}, nil
@@ -140,7 +143,11 @@ func (s *Source) get(ctx context.Context, l *lane, visibility time.Duration) (*f
 // offerUp keeps a message for the next Receive, or gives it back where there is
 // one already.
 func (s *Source) offerUp(l *lane, d *amqp.Delivery) {
-	if _, ok := s.register(l, d, offered, time.Now().Add(offerFor)); !ok {
+	hold := offerFor
+	if s.cfg.ReadOnly {
+		hold = 0
+	}
+	if _, ok := s.register(l, d, offered, time.Now().Add(hold)); !ok {
 		_ = l.ch.Nack(d.DeliveryTag, false, true) // else the channel ended
 	}
 	s.wakeUp()

@@ -76,9 +76,7 @@ func New(ctx context.Context, cfg Config) (*Source, error) {
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	s.wg.Go(s.connect)
 	s.wg.Go(s.keep)
-	if !cfg.ReadOnly {
-		s.wg.Go(s.probes)
-	}
+	s.wg.Go(s.probes)
 	return s, nil
 }
 

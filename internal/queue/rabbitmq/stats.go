@@ -32,7 +32,7 @@ func (s *Source) Stats(ctx context.Context) (fleet.SignalStats, error) {
 	)
 	wg.Go(func() {
 		var q amqp.Queue
-		q, errs[0] = s.inspect(ctx, sess, &sess.stats, s.cfg.Queue, s.cfg.Create != "")
+		q, errs[0] = s.inspect(ctx, sess, &sess.stats, s.cfg.Queue, s.cfg.Create != "" && !s.cfg.ReadOnly)
 		if ready, asOf = q.Messages, time.Now(); errs[0] == nil && q.Messages == 0 && q.Consumers == 0 {
 			errs[0] = s.verify(ctx, sess)
 		}
@@ -40,7 +40,7 @@ func (s *Source) Stats(ctx context.Context) (fleet.SignalStats, error) {
 	if s.cfg.DeadQueue != "" {
 		wg.Go(func() {
 			var q amqp.Queue
-			q, errs[1] = s.inspect(ctx, sess, &sess.dead, s.cfg.DeadQueue, !s.cfg.UseDLX)
+			q, errs[1] = s.inspect(ctx, sess, &sess.dead, s.cfg.DeadQueue, !s.cfg.UseDLX && !s.cfg.ReadOnly)
 			if dead = q.Messages; isMissing(errs[1]) { // we may not declare it, and nothing was set aside
 				errs[1] = nil
 			}

@@ -31,6 +31,10 @@ type Config struct {
 	// Default: the queue's key and ":dead", in a cluster with the hash tag that
 	// puts it beside the queue.
 	Dead string
+	// ReadOnly: others work the queue off, a list by popping from it, a stream
+	// through Stream.Group, which must exist. Nothing is taken, created or
+	// written, no script is run, and Dead is read only where it is set.
+	ReadOnly bool
 	// Consumer names this process in leases and in the consumer group, the same
 	// after a restart. Default "muster".
 	Consumer string

@@ -74,6 +74,10 @@
 // one a second, returns what leases and delays ended of; the time of the next
 // end is known, and waited for.
 //
+// With Config.ReadOnly no script is run: a list is its LLEN, and neither what is
+// in flight nor what arrived is known of it; a stream is what XINFO and one
+// XRANGE tell, in two round trips.
+//
 // # Crashes and lost answers
 //
 // Nothing is held by a process: what a dead one had comes again when its lease

@@ -21,6 +21,7 @@ type Source struct {
 	keys    []string
 	group   string // empty for a list
 	shared  string // "1" or empty, as the scripts take it
+	grave   bool   // what was set aside is counted
 
 	mu     sync.Mutex
 	pool   redis.UniversalClient // nil until first used
@@ -41,10 +42,11 @@ var _ fleet.Source = (*Source)(nil)
 // Close ends what New started.
 func New(_ context.Context, cfg Config) (*Source, error) {
 	quiet()
+	grave := !cfg.ReadOnly || cfg.Dead != ""
 	if err := cfg.check(); err != nil {
 		return nil, fmt.Errorf("redis: %w", err)
 	}
-	s := &Source{cfg: cfg, keys: cfg.keys(), wake: make(chan struct{}, 1), poke: make(chan struct{}, 1)}
+	s := &Source{cfg: cfg, keys: cfg.keys(), grave: grave, wake: make(chan struct{}, 1), poke: make(chan struct{}, 1)}
 	if cfg.Stream != nil {
 		s.group, s.scripts = cfg.Stream.Group, newScripts(streamLua)
 	} else {
@@ -56,22 +58,23 @@ func New(_ context.Context, cfg Config) (*Source, error) {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.running.Go(s.watch)
 	s.running.Go(s.listen)
-	if cfg.Stream != nil {
+	if cfg.Stream != nil && !cfg.ReadOnly {
 		s.running.Go(s.adopt)
 	}
 	return s, nil
 }
 
 func (c *Config) shared() bool {
-	return c.List != nil && c.List.Shared || c.Stream != nil && c.Stream.Shared
+	return c.List != nil && (c.List.Shared || c.ReadOnly) || c.Stream != nil && c.Stream.Shared
 }
 
 // Traits implements fleet.Signal; see the package comment for why.
 func (s *Source) Traits() fleet.SignalTraits {
+	own := !s.cfg.ReadOnly // what only keys of our own tell
 	return fleet.SignalTraits{
 		Oldest:   s.cfg.Stream != nil,
-		Arrived:  s.cfg.Stream != nil || !s.cfg.List.Shared,
-		InFlight: true, Delayed: true, Dead: true, Push: true, Names: true, Durable: true, Binary: true,
+		Arrived:  s.cfg.Stream != nil || !s.cfg.shared(),
+		InFlight: s.cfg.Stream != nil || own, Delayed: own, Dead: s.grave, Push: true, Names: true, Durable: true, Binary: true,
 	}
 }
 
@@ -123,6 +126,9 @@ func (s *Source) run(ctx context.Context, doing string, script *redis.Script, ar
 
 // Stats implements fleet.Signal, in one round trip.
 func (s *Source) Stats(ctx context.Context) (fleet.SignalStats, error) {
+	if s.cfg.ReadOnly {
+		return s.read(ctx)
+	}
 	reply, err := s.run(ctx, "read the queue's length", s.scripts.stats)
 	if err != nil {
 		return fleet.SignalStats{}, err
@@ -157,6 +163,9 @@ const (
 // Receive implements fleet.Source. It may return fewer than n where bodies are
 // large, and wakes the caller again then.
 func (s *Source) Receive(ctx context.Context, n int, visibility time.Duration) ([]fleet.Message, error) {
+	if s.cfg.ReadOnly {
+		return nil, fmt.Errorf("redis: receive: %w", errReadOnly)
+	}
 	if visibility < time.Second || visibility > 12*time.Hour {
 		return nil, fmt.Errorf("redis: visibility %s: want 1s to 12h: %w", visibility, fleet.ErrInvalid)
 	}
@@ -197,6 +206,9 @@ func (s *Source) tail() string {
 
 // settle runs a script that answers whether the lease was held.
 func (s *Source) settle(ctx context.Context, doing string, m fleet.Message, script *redis.Script, args ...any) error {
+	if s.cfg.ReadOnly {
+		return fmt.Errorf("redis: %s: %w", doing, errReadOnly)
+	}
 	r, err := parseReceipt(m.Receipt)
 	if err != nil {
 		return fmt.Errorf("redis: %s: %w", doing, err)
@@ -213,7 +225,7 @@ func (s *Source) settle(ctx context.Context, doing string, m fleet.Message, scri
 
 // Extend implements fleet.Source.
 func (s *Source) Extend(ctx context.Context, m fleet.Message, d time.Duration) (time.Time, error) {
-	if d < time.Millisecond {
+	if d < time.Millisecond && !s.cfg.ReadOnly {
 		return time.Time{}, fmt.Errorf("redis: extend by %s: %w", d, fleet.ErrInvalid)
 	}
 	until := time.Now().Add(d) // before it is sent: never later than the server's

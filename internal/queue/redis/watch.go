@@ -99,6 +99,10 @@ func (s *Source) pause(d time.Duration, looked time.Time) bool {
 // look returns a number that grows with each message that arrived or came back,
 // and in how many milliseconds the next one may come back; -1 for none.
 func (s *Source) look() (version, left int64, err error) {
+	if s.cfg.ReadOnly {
+		version, err = s.glance(s.ctx)
+		return version, -1, err
+	}
 	reply, err := s.run(s.ctx, "look at the queue", s.scripts.look)
 	if err != nil {
 		return 0, 0, err
@@ -191,7 +195,12 @@ func (s *Source) told(m any, back *connect.Backoff) {
 
 // watched are the keys whose change may mean that a message is there: the
 // queue, what waits for its time, and what came back.
-func (s *Source) watched() []string { return []string{s.keys[0], s.keys[3], s.keys[4]} }
+func (s *Source) watched() []string {
+	if s.cfg.ReadOnly {
+		return s.keys[:1]
+	}
+	return []string{s.keys[0], s.keys[3], s.keys[4]}
+}
 
 // track asks for the changes of keys, to be told on the connection itself,
 // which is about to subscribe to them. No key needs to have been read, and the

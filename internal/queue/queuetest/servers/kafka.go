@@ -86,10 +86,10 @@ func (k *Kafka) Client(opts ...kgo.Opt) *kgo.Client {
 
 // Fill writes n records of a few bytes to a topic, spread over its partitions:
 // the same batch again and again, since a producer takes longer to make a
-// million records than the broker to keep them.
-func (k *Kafka) Fill(ctx context.Context, topic string, n int) error {
+// million records than the broker to keep them. opts are the client's.
+func (k *Kafka) Fill(ctx context.Context, topic string, n int, opts ...kgo.Opt) error {
 	const most = 10_000
-	c := k.Client()
+	c := k.Client(opts...)
 	defer c.Close()
 	parts := k.cluster.PartitionInfos(topic)
 	for i := 0; n > 0; i++ {
