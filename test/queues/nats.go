@@ -72,6 +72,10 @@ func openNATS(t testing.TB) *Queue {
 			return n, nil
 		},
 		Dead: func(ctx context.Context) ([]Dead, error) { return natsDead(ctx, js) },
+		Others: func(ctx context.Context) error {
+			_, err := js.CreateConsumer(ctx, "TASKS", jetstream.ConsumerConfig{Durable: "muster", AckPolicy: jetstream.AckExplicitPolicy})
+			return err
+		},
 		Drain: func(ctx context.Context) error {
 			st, err := js.Stream(ctx, "TASKS")
 			if err != nil {

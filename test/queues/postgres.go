@@ -9,6 +9,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"muster.dev/muster/internal/queue/connect"
+	"muster.dev/muster/internal/queue/postgres"
 	"muster.dev/muster/internal/queue/queuetest/servers"
 )
 
@@ -54,6 +56,16 @@ func openPostgres(t testing.TB) *Queue {
 				return err
 			})
 			return out, err
+		},
+		Others: func(ctx context.Context) error { // a fleet that works it off has made the table
+			q, err := postgres.New(ctx, postgres.Config{
+				Port: s.Port, Database: "postgres", User: servers.PostgresUser, Password: connect.Fixed(servers.PostgresPassword), Create: true,
+			})
+			if err != nil {
+				return err
+			}
+			_, err = q.Stats(ctx)
+			return errors.Join(err, q.Close())
 		},
 		Stop: s.Stop, Start: s.Process.Start,
 	}

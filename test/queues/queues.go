@@ -59,6 +59,9 @@ type Queue struct {
 	// Drain takes all that waits, as other workers would; nil where no test needs
 	// it.
 	Drain func(context.Context) error
+	// Others makes what the team's own workers consume with, which whoever only
+	// reads does not make; nil where there is nothing of the kind.
+	Others func(context.Context) error
 	// Members counts the consumers that the server gives a part of the queue to;
 	// nil where it does not.
 	Members func(context.Context) (int, error)

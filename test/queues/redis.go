@@ -66,6 +66,9 @@ func openRedisStream(t testing.TB) *Queue {
 	s, c := startRedis(t)
 	return &Queue{
 		Block: redisBlock(t, s, "stream"),
+		Others: func(ctx context.Context) error {
+			return c.XGroupCreateMkStream(ctx, "tasks", "muster", "0").Err()
+		},
 		Send: func(ctx context.Context, bodies ...string) error {
 			_, err := c.Pipelined(ctx, func(p redis.Pipeliner) error {
 				for _, b := range bodies {
