@@ -20,7 +20,7 @@ kind: Fleet
 metadata: {name: f}
 spec:
   templates: [{name: default}, {name: big, resources: {memory: 4Gi}}]
-  queue: {type: redis, redis: {}, payload: ` + payload + `}
+  queue: {type: redis, redis: {addresses: ["127.0.0.1:6379"], list: {name: tasks}}, payload: ` + payload + `}
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -116,7 +116,7 @@ kind: Fleet
 metadata: {name: f}
 spec:
   templates: [{name: default}]
-  queue: {type: redis, redis: {}, payload: {format: expr, expr: "jsn.prompt +"}}
+  queue: {type: redis, redis: {addresses: ["127.0.0.1:6379"], list: {name: tasks}}, payload: {format: expr, expr: "jsn.prompt +"}}
 `))
 	if err != nil {
 		t.Fatal(err)
