@@ -124,9 +124,31 @@ func (p *Process) end(s syscall.Signal, patient time.Duration) {
 // Freeze stops the server from answering, without ending its connections, as a
 // lost network does; the function returned lets it go on.
 func (p *Process) Freeze() (thaw func()) {
-	group := -p.cmd.Process.Pid
-	_ = syscall.Kill(group, syscall.SIGSTOP)
-	return sync.OnceFunc(func() { _ = syscall.Kill(group, syscall.SIGCONT) })
+	pid := p.cmd.Process.Pid
+	_ = syscall.Kill(-pid, syscall.SIGSTOP)
+	// A thread that runs on another processor goes on for a moment.
+	for end := time.Now().Add(2 * time.Second); !stopped(pid) && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+	return sync.OnceFunc(func() { _ = syscall.Kill(-pid, syscall.SIGCONT) })
+}
+
+// stopped tells whether every thread of a process group stands still; see
+// proc_pid_stat(5) for the fields.
+func stopped(group int) bool {
+	threads, _ := filepath.Glob("/proc/[0-9]*/task/[0-9]*/stat")
+	for _, name := range threads {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			continue // it has ended
+		}
+		_, rest, _ := bytes.Cut(b, []byte(") ")) // the name before may hold anything
+		f := bytes.Fields(rest)
+		if len(f) > 2 && string(f[2]) == strconv.Itoa(group) && !bytes.Contains([]byte("TtZX"), f[0]) {
+			return false
+		}
+	}
+	return true
 }
 
 // Output is the end of what the server wrote.
