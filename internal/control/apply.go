@@ -143,6 +143,9 @@ func (e *Engine) create(ctx context.Context, box fleet.Sandbox) {
 	now := e.c.Clock()
 	if err == nil {
 		box.State, box.Isolation, box.ReadyAt = fleet.SandboxReady, iso, now
+		if iso.Node != "" {
+			box.Spec.Node = iso.Node
+		}
 		if err = e.registry.Put(ctx, box); err == nil {
 			e.measured(ctx, &box, now)
 			return

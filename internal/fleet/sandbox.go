@@ -39,6 +39,9 @@ type SandboxSpec struct {
 
 // Isolation is how a sandbox is really confined, as observed after its start.
 type Isolation struct {
+	// Node is where it runs, where the adapter does not choose that itself (a
+	// cluster's scheduler does); empty: where the spec says.
+	Node          NodeID      `json:"node,omitempty"`
 	Runtime       Runtime     `json:"runtime"`
 	UserNamespace bool        `json:"userNamespace"`
 	UID           int         `json:"uid"` // of the agent, inside

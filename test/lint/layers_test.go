@@ -37,8 +37,10 @@ var layers = []layer{
 	{"internal/sim", "L3", []string{"internal/fleet", "internal/plan", "internal/forecast", "internal/cost", "internal/dispatch"}},
 	{"internal/queue", "adapter", []string{"internal/fleet"}},
 	{"internal/store", "adapter", []string{"internal/fleet"}},
-	{"internal/sandbox", "adapter", []string{"internal/fleet", "internal/protocol", "internal/cgroup"}},
-	{"internal/nodes", "adapter", []string{"internal/fleet"}},
+	{"internal/kube", "adapter", []string{"internal/fleet"}},
+	{"internal/sandbox", "adapter", []string{"internal/fleet", "internal/protocol", "internal/cgroup", "internal/kube"}},
+	{"internal/nodes", "adapter", []string{"internal/fleet", "internal/kube"}},
+	{"internal/scaler", "adapter", []string{"internal/fleet", "internal/kube"}},
 	{"internal/archive", "adapter", []string{"internal/fleet"}},
 	{"internal/secret", "adapter", []string{"internal/fleet"}},
 	{"internal/webhook", "adapter", []string{"internal/fleet", "api/v1alpha1"}},
@@ -49,7 +51,8 @@ var layers = []layer{
 	{"internal/keda", "edge", []string{"internal/fleet"}},
 	{"internal/kedaimport", "edge", []string{"internal/fleet", "api/v1alpha1", "internal/calendar"}},
 	{"internal/client", "edge", []string{"internal/fleet", "api/v1alpha1"}},
-	{"internal/doctor", "edge", []string{"internal/fleet"}},
+	{"internal/operator", "edge", []string{"internal/fleet", "api/v1alpha1", "internal/kube"}},
+	{"internal/doctor", "edge", []string{"internal/fleet", "internal/kube"}},
 	{"internal/terminal", "edge", nil},
 	{"cmd/muster-runner", "wiring", []string{"internal/runner", "internal/protocol", "internal/fleet"}},
 	{"cmd/muster", "wiring", []string{"internal", "api"}},
@@ -60,7 +63,7 @@ var layers = []layer{
 var suites = []string{
 	"internal/queue/queuetest", "internal/store/storetest", "internal/sandbox/sandboxtest", "internal/nodes/nodestest",
 	"internal/queue/memory", "internal/store/memory", "internal/sandbox/fake", "internal/nodes/fake", "internal/sandbox/virtual", "internal/nodes/virtual", "internal/sandbox/link", "internal/archive",
-	"internal/store/sqlite", "internal/client",
+	"internal/store/sqlite", "internal/client", "test/kube",
 }
 
 func layerOf(dir string) (layer, bool) {
