@@ -12,8 +12,9 @@
 //	first      Authorization: Bearer TOKEN      the pod's one-time identity
 //	later      Authorization: Muster UID SESSION
 //
-// The session is in the header Muster-Session of the answer to the first. It is
-// a keyed hash of the pod's UID, so any control plane with the same key knows
+// UID and session are in the headers Muster-Pod and Muster-Session of the answer
+// to the first. The session is
+// a keyed hash of the UID, so any control plane with the same key knows
 // it again: a runner survives a restart of all of them. A bearer is good until
 // the runner has shown that it got its session, and never again.
 //

@@ -225,7 +225,7 @@ func (g *Gateway) verify(ctx context.Context, bearer string) (Identity, error) {
 	if err != nil {
 		return id, err
 	}
-	if id.UID == "" || len(id.UID) > maxUID {
+	if id.UID == "" || len(id.UID) > maxUID || strings.ContainsFunc(id.UID, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return id, fmt.Errorf("%w: the identity names no pod", notValid)
 	}
 	if g.used.has(id.UID) {

@@ -27,7 +27,7 @@ func (g *Gateway) upgrade(w http.ResponseWriter, r *http.Request, id Identity, s
 		return fmt.Errorf("take the connection over: %w", err)
 	}
 	_ = nc.SetDeadline(time.Time{}) // those of the head
-	u := &upgraded{Conn: nc, early: rw.Reader}
+	u := &upgraded{Conn: nc, early: rw.Reader, uid: id.UID}
 	if s.first {
 		u.session = g.Session(id.UID)
 		// Only who has read the answer knows the session, and says hello.
@@ -48,6 +48,7 @@ func (g *Gateway) upgrade(w http.ResponseWriter, r *http.Request, id Identity, s
 // answers 101.
 type upgraded struct {
 	net.Conn
+	uid     string
 	session string // to be told; empty: it is known
 	heard   func() // called before the first byte is handed on; may be nil
 
@@ -63,7 +64,7 @@ func (u *upgraded) accept() error {
 	u.once.Do(func() {
 		head := "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: " + Protocol + "\r\n"
 		if u.session != "" {
-			head += "Muster-Session: " + u.session + "\r\n"
+			head += "Muster-Pod: " + u.uid + "\r\nMuster-Session: " + u.session + "\r\n"
 		}
 		u.err = u.say(head + "\r\n")
 	})
