@@ -92,7 +92,7 @@ func TestWhatTheSchedulerSaysIsTold(t *testing.T) {
 	s := c.opened(t)
 	spec := specOf()
 	spec.Startup = 300 * time.Millisecond
-	c.client.PrependReactor("create", "pods", func(a clienttesting.Action) (bool, runtime.Object, error) {
+	c.on("create", "pods", func(a clienttesting.Action) (bool, runtime.Object, error) {
 		pod := a.(clienttesting.CreateAction).GetObject().(*corev1.Pod)
 		pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse,
 			Reason: "Unschedulable", Message: "0/3 nodes are available: 3 Insufficient cpu."}}
@@ -124,7 +124,7 @@ func TestRefusalsOfTheAPIServerSayWhatIsMissing(t *testing.T) {
 		t.Run(x.name, func(t *testing.T) {
 			c := newCluster(t)
 			s := c.opened(t)
-			c.client.PrependReactor("create", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
+			c.on("create", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
 				return true, nil, x.err
 			})
 			_, err := s.Create(t.Context(), specOf())
@@ -143,7 +143,7 @@ func TestWhatMayPassIsTriedAgainAndAnswersThatWereLostAreFound(t *testing.T) {
 		apierrors.NewTooManyRequests("slow down", 0), apierrors.NewInternalError(errors.New("etcd")),
 		context.DeadlineExceeded, // after the pod was made
 	}
-	c.client.PrependReactor("create", "pods", func(a clienttesting.Action) (bool, runtime.Object, error) {
+	c.on("create", "pods", func(a clienttesting.Action) (bool, runtime.Object, error) {
 		if len(answers) == 0 {
 			return false, nil, nil
 		}
@@ -172,7 +172,7 @@ func TestAPodOfALostAnswerIsRemovedWhenItShows(t *testing.T) {
 	c := newCluster(t)
 	s := c.opened(t)
 	var lost *corev1.Pod
-	c.client.PrependReactor("create", "pods", func(a clienttesting.Action) (bool, runtime.Object, error) {
+	c.on("create", "pods", func(a clienttesting.Action) (bool, runtime.Object, error) {
 		lost = a.(clienttesting.CreateAction).GetObject().(*corev1.Pod).DeepCopy()
 		return true, nil, apierrors.NewTimeoutError("lost", 0)
 	})
@@ -339,7 +339,7 @@ func TestWhileTheAPIServerIsAway(t *testing.T) {
 	}
 	var away atomic.Bool
 	away.Store(true)
-	c.client.PrependReactor("*", "*", func(clienttesting.Action) (bool, runtime.Object, error) {
+	c.on("*", "*", func(clienttesting.Action) (bool, runtime.Object, error) {
 		if away.Load() {
 			return true, nil, apierrors.NewServiceUnavailable("away")
 		}
@@ -445,7 +445,7 @@ func TestTheNetworkIsClosedBeforeTheFirstSandbox(t *testing.T) {
 
 func TestWithoutTheRightToCloseTheNetworkNothingStarts(t *testing.T) {
 	c := newCluster(t)
-	c.client.PrependReactor("patch", "networkpolicies", func(clienttesting.Action) (bool, runtime.Object, error) {
+	c.on("patch", "networkpolicies", func(clienttesting.Action) (bool, runtime.Object, error) {
 		return true, nil, apierrors.NewForbidden(schema.GroupResource{Group: "networking.k8s.io", Resource: "networkpolicies"}, "x",
 			errors.New(`User "u" cannot patch resource "networkpolicies"`))
 	})
