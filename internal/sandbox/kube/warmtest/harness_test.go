@@ -20,6 +20,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 
 	"muster.dev/muster/internal/fleet"
 	"muster.dev/muster/internal/sandbox/gateway"
@@ -60,7 +61,8 @@ func newSite(t testing.TB, nodes int, k kubetest.KubeletOptions) *site {
 	kubetest.AgentSandbox(t, c)
 	s := &site{t: t, cluster: c, namespace: c.Namespace(t), exchange: kube.NewExchange()}
 	if nodes > 0 {
-		c.NodeGroup(t, kubetest.GroupOptions{Name: s.namespace, MilliCPU: 16000, Memory: 64 << 30, Min: nodes, Max: nodes})
+		g := c.NodeGroup(t, kubetest.GroupOptions{Name: s.namespace, MilliCPU: 16000, Memory: 64 << 30, Min: nodes, Max: nodes})
+		s.disks(g.Nodes())
 	}
 	if k.Runner == "" && k.InProcess == nil {
 		runner, err := runnerOnce()
@@ -73,6 +75,18 @@ func newSite(t testing.TB, nodes int, k kubetest.KubeletOptions) *site {
 	c.Kubelet(t, k)
 	s.serve()
 	return s
+}
+
+// disks gives nodes the room on disk that sandboxes ask for.
+func (s *site) disks(nodes []string) {
+	s.t.Helper()
+	body := []byte(`{"status":{"capacity":{"ephemeral-storage":"1Ti"},"allocatable":{"ephemeral-storage":"1Ti"}}}`)
+	for _, n := range nodes {
+		_, err := s.cluster.Client.CoreV1().Nodes().Patch(s.t.Context(), n, types.StrategicMergePatchType, body, metav1.PatchOptions{}, "status")
+		if err != nil {
+			s.t.Fatal(err)
+		}
+	}
 }
 
 // serve opens the gateway as a control plane does.
