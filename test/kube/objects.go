@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -124,9 +126,16 @@ func (c *Cluster) served(ctx context.Context, crd *unstructured.Unstructured) er
 		if _, err := c.Dynamic.Resource(gvr).List(ctx, metav1.ListOptions{Limit: 1}); err != nil {
 			return err
 		}
-		// Its own list is what discovery goes by.
-		if _, err := c.Client.Discovery().ServerResourcesForGroupVersion(gvr.GroupVersion().String()); err != nil {
+		// What clients discover comes a little later, and in one piece.
+		_, lists, err := c.Client.Discovery().ServerGroupsAndResources()
+		if err != nil {
 			return err
+		}
+		if !slices.ContainsFunc(lists, func(l *metav1.APIResourceList) bool {
+			return l.GroupVersion == gvr.GroupVersion().String() &&
+				slices.ContainsFunc(l.APIResources, func(r metav1.APIResource) bool { return r.Name == plural })
+		}) {
+			return fmt.Errorf("%s cannot be discovered yet", gvr)
 		}
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -44,6 +45,8 @@ type servers struct {
 	dir     string
 	id      *identity
 	ports   struct{ etcd, peer, api int }
+
+	mu      sync.Mutex
 	running map[string]*process
 }
 
@@ -71,13 +74,14 @@ func (s *servers) up() error {
 // down ends them all, those that talk to others first.
 func (s *servers) down() {
 	for _, name := range []string{"kwok", "kube-scheduler", "kube-controller-manager", "kube-apiserver", "etcd"} {
-		s.running[name].kill()
-		delete(s.running, name)
+		s.kill(name)
 	}
 }
 
 // ended is nil while all of them run.
 func (s *servers) ended() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	var errs []error
 	for _, p := range s.running {
 		errs = append(errs, p.ended())
@@ -93,8 +97,19 @@ func (s *servers) start(name string, memory string, args ...string) (*process, e
 	if err != nil {
 		return nil, err
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.running[name] = p
 	return p, nil
+}
+
+// kill ends a server at once.
+func (s *servers) kill(name string) {
+	s.mu.Lock()
+	p := s.running[name]
+	delete(s.running, name)
+	s.mu.Unlock()
+	p.kill()
 }
 
 func (s *servers) etcd() error {
