@@ -126,16 +126,13 @@ func (c *Cluster) served(ctx context.Context, crd *unstructured.Unstructured) er
 		if _, err := c.Dynamic.Resource(gvr).List(ctx, metav1.ListOptions{Limit: 1}); err != nil {
 			return err
 		}
-		// What clients discover comes a little later, and in one piece.
-		_, lists, err := c.Client.Discovery().ServerGroupsAndResources()
+		// Clients go by discovery, which is later.
+		list, err := c.Client.Discovery().ServerResourcesForGroupVersion(gvr.GroupVersion().String())
 		if err != nil {
 			return err
 		}
-		if !slices.ContainsFunc(lists, func(l *metav1.APIResourceList) bool {
-			return l.GroupVersion == gvr.GroupVersion().String() &&
-				slices.ContainsFunc(l.APIResources, func(r metav1.APIResource) bool { return r.Name == plural })
-		}) {
-			return fmt.Errorf("%s cannot be discovered yet", gvr)
+		if !slices.ContainsFunc(list.APIResources, func(r metav1.APIResource) bool { return r.Name == plural }) {
+			return fmt.Errorf("%s does not list %s yet", gvr.GroupVersion(), plural)
 		}
 	}
 	return nil
