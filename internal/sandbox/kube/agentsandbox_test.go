@@ -30,7 +30,8 @@ func pooledPod(n int, change func(*corev1.Pod)) *corev1.Pod {
 
 // newTestWarm is a warm that writes nothing.
 func newTestWarm(now *time.Time) *warm {
-	return newWarm(&Sandboxes{o: Options{Clock: func() time.Time { return *now }}})
+	s := &Sandboxes{o: Options{Clock: func() time.Time { return *now }}}
+	return &warm{s: s, kick: make(chan struct{}, 1), pools: map[string]*pool{}, claims: map[string]claim{}}
 }
 
 func TestPoolSizes(t *testing.T) {
@@ -42,7 +43,7 @@ func TestPoolSizes(t *testing.T) {
 		pooledPod(2, held), // its claim was made just now
 		pooledPod(3, held), // its claim has not been answered for long
 		pooledPod(4, nil),  // free
-		pooledPod(5, func(p *corev1.Pod) { held(p); delete(p.Labels, labelPooled) }),               // its claim's already
+		pooledPod(5, func(p *corev1.Pod) { held(p); delete(p.Labels, labelPooled) }),                 // its claim's already
 		pooledPod(6, func(p *corev1.Pod) { held(p); p.DeletionTimestamp = &metav1.Time{Time: now} }), // going
 	} {
 		w.saw(pod, false)
@@ -96,7 +97,7 @@ func TestPodsAreGivenOnce(t *testing.T) {
 			case 1:
 				if next > 0 { // told again, as watches do
 					n := rapid.IntRange(1, next).Draw(rt, "again")
-					if p.members[types.UID(fmt.Sprintf("uid-%d", n))] != nil {
+					if p.members[fmt.Sprintf("uid-%d", n)] != nil {
 						w.saw(pooledPod(n, nil), false)
 					}
 				}
