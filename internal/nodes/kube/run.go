@@ -23,6 +23,8 @@ const (
 	passQuiet   = 30 * time.Second
 	// retryAfter is how long it takes after a failure.
 	retryAfter = time.Second
+	// retryHold is after how long a hold that its node did not take is made anew.
+	retryHold = 30 * time.Second
 )
 
 // Run takes nodes into service as they come, gives up those that do not, and
@@ -219,12 +221,13 @@ func (n *Nodes) detail(node string) string {
 // tidy removes holds of nodes that are gone or given back, and those that ended.
 func (n *Nodes) tidy(ctx context.Context) error {
 	var stray []string
+	now := n.o.Clock()
 	n.watch.pods.each(func(p *pod) bool {
 		if p.hold == nil || !p.ours || p.role != kube.RoleSeat || p.fleet != n.o.Fleet || p.node == "" {
 			return true
 		}
 		m, ok := n.watch.nodes.get(p.node)
-		if !ok || p.failed || m.released() {
+		if !ok || m.released() || p.failed && now.Sub(p.created) > retryHold {
 			stray = append(stray, n.o.holdName(p.node))
 		}
 		return true
