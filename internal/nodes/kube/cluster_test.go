@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -53,8 +54,9 @@ func newReal(t *testing.T, h Headroom, group kubetest.GroupOptions, change ...fu
 	}
 	r := &real{t: t, c: c, ns: ns, group: c.NodeGroup(t, group)}
 	r.o = Options{
-		Client: c.Client, Dynamic: c.Dynamic, Fleet: ns, Namespace: ns, Selector: group.Labels, Dedicated: true,
+		Client: c.Client, Dynamic: c.Dynamic, Fleet: ns, Namespace: ns, Selector: group.Labels, Dedicated: true, Slots: 8,
 		Slot: fleet.Resources{MilliCPU: 900, MemoryBytes: 3 << 30}, Headroom: h, Image: "wait", PriorityClass: "muster-seat",
+		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
 	for _, f := range change {
 		f(&r.o)
