@@ -75,10 +75,9 @@ func pair(t testing.TB, s *servers.Postgres, o Options) (a, b *DB) {
 	return open(t, s, o), open(t, s, o)
 }
 
-// TestSharedQueue has consumers of two processes work off one queue: each task
+// testSharedQueue has consumers of two processes work off one queue: each task
 // is leased once, a tenant's cap holds over both, and the counts stay exact.
-func TestSharedQueue(t *testing.T) {
-	s := servers.StartPostgres(t, servers.PostgresSetup{})
+func testSharedQueue(t *testing.T, s *servers.Postgres) {
 	const tasks, most = 120, 5
 	a, b := pair(t, s, Options{Tenants: map[fleet.TenantID]fleet.Share{"capped": {MaxRunning: most}}})
 	var all []fleet.Task
@@ -160,8 +159,7 @@ func recount(t testing.TB, db *DB) {
 	}
 }
 
-func TestSharedSubmission(t *testing.T) {
-	s := servers.StartPostgres(t, servers.PostgresSetup{})
+func testSharedSubmission(t *testing.T, s *servers.Postgres) {
 	a, b := pair(t, s, Options{MaxBacklog: 50})
 	var mu sync.Mutex
 	ids, full := map[string]map[fleet.TaskID]bool{}, 0
@@ -204,9 +202,8 @@ func TestSharedSubmission(t *testing.T) {
 	recount(t, b)
 }
 
-// TestPush wakes another process by NOTIFY, and without it.
-func TestPush(t *testing.T) {
-	s := servers.StartPostgres(t, servers.PostgresSetup{})
+// testPush wakes another process by NOTIFY, and without it.
+func testPush(t *testing.T, s *servers.Postgres) {
 	for _, tt := range []struct {
 		name string
 		poll bool
@@ -266,10 +263,9 @@ func listening(t testing.TB, db *DB) {
 	t.Fatal("nobody listens")
 }
 
-// TestEventsInOrder: whoever reads on after the last event it saw misses none,
+// testEventsInOrder: whoever reads on after the last event it saw misses none,
 // though several processes append.
-func TestEventsInOrder(t *testing.T) {
-	s := servers.StartPostgres(t, servers.PostgresSetup{})
+func testEventsInOrder(t *testing.T, s *servers.Postgres) {
 	a, b := pair(t, s, Options{})
 	const each = 100
 	var wg sync.WaitGroup
@@ -307,9 +303,8 @@ func TestEventsInOrder(t *testing.T) {
 	}
 }
 
-// TestDoubt: a lease whose commit was not answered is undone before the next.
-func TestDoubt(t *testing.T) {
-	s := servers.StartPostgres(t, servers.PostgresSetup{})
+// testDoubt: a lease whose commit was not answered is undone before the next.
+func testDoubt(t *testing.T, s *servers.Postgres) {
 	db := open(t, s, Options{Schema: fresh()})
 	submit(t, db, task("p", "x"))
 	box := ready(t, db)
@@ -332,9 +327,8 @@ func TestDoubt(t *testing.T) {
 	recount(t, db)
 }
 
-// TestManySlots leases more than one transaction does, in order.
-func TestManySlots(t *testing.T) {
-	s := servers.StartPostgres(t, servers.PostgresSetup{})
+// testManySlots leases more than one transaction does, in order.
+func testManySlots(t *testing.T, s *servers.Postgres) {
 	db := open(t, s, Options{Schema: fresh()})
 	var in []fleet.Task
 	for i := range 300 {

@@ -21,9 +21,8 @@ func lead(t testing.TB, db *DB) int64 {
 	return term
 }
 
-// TestOldLeader: whoever led before writes nothing of what is the leader's.
-func TestOldLeader(t *testing.T) {
-	s := servers.StartPostgres(t, servers.PostgresSetup{})
+// testOldLeader: whoever led before writes nothing of what is the leader's.
+func testOldLeader(t *testing.T, s *servers.Postgres) {
 	old, heir := pair(t, s, Options{})
 	ctx := t.Context()
 	submit(t, old, task("p", "x"), task("p", "x"), task("p", "x"))
@@ -104,10 +103,9 @@ func TestOldLeader(t *testing.T) {
 	recount(t, heir)
 }
 
-// TestLeadWaits: what the old leader had begun to write is over, one way or
+// testLeadWaits: what the old leader had begun to write is over, one way or
 // the other, when the next begins.
-func TestLeadWaits(t *testing.T) {
-	s := servers.StartPostgres(t, servers.PostgresSetup{})
+func testLeadWaits(t *testing.T, s *servers.Postgres) {
 	old, heir := pair(t, s, Options{})
 	term := lead(t, old)
 	c, err := old.server.Dedicated(t.Context())
@@ -137,10 +135,9 @@ func TestLeadWaits(t *testing.T) {
 	}
 }
 
-// TestLeadOverHung: a leader that hangs in a transaction does not keep the next
+// testLeadOverHung: a leader that hangs in a transaction does not keep the next
 // from leading: the server ends its session.
-func TestLeadOverHung(t *testing.T) {
-	s := servers.StartPostgres(t, servers.PostgresSetup{})
+func testLeadOverHung(t *testing.T, s *servers.Postgres) {
 	o := Options{Schema: fresh(), Patience: 2 * time.Second}
 	old, heir := open(t, s, o), open(t, s, o)
 	term := lead(t, old)
