@@ -44,6 +44,7 @@ func BenchmarkSubmitConcurrent(b *testing.B) {
 	db := benchOpen(b)
 	var i atomic.Int64
 	b.SetParallelism(32)
+	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
 			submit(b, db, typical(int(i.Add(1))))
@@ -74,17 +75,20 @@ func BenchmarkClaim(b *testing.B) {
 
 // BenchmarkCompletions is all that a task writes in its life: submission, lease
 // and claim, three phases, settlement, four records of its sandbox, three
-// events; 64 tasks at a time.
+// events; 64 tasks at a time, leased by one dispatcher.
 func BenchmarkCompletions(b *testing.B) {
 	db := benchOpen(b)
+	d := dispatcher{db: db, ready: make(chan *run), waiting: map[fleet.PoolKey]*run{}}
+	ctx, stop := context.WithCancel(context.Background())
 	var left atomic.Int64
 	left.Store(int64(b.N))
 	b.ResetTimer()
-	var wg sync.WaitGroup
+	var wg, dispatching sync.WaitGroup
+	dispatching.Go(func() { d.work(ctx, b) })
 	for w := range 64 {
 		wg.Go(func() {
 			for left.Add(-1) >= 0 {
-				if err := life(context.Background(), db, w); err != nil {
+				if err := d.life(ctx, w); err != nil {
 					b.Error(err)
 					return
 				}
@@ -92,11 +96,65 @@ func BenchmarkCompletions(b *testing.B) {
 		})
 	}
 	wg.Wait()
+	b.StopTimer()
+	stop()
+	dispatching.Wait()
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "tasks/s")
 }
 
-func life(ctx context.Context, db *DB, w int) error {
-	now := time.Now()
+// run is a task that waits for its delivery.
+type run struct {
+	box  fleet.SandboxID
+	pool fleet.PoolKey
+	got  chan fleet.Lease
+}
+
+// dispatcher leases for all runs that wait.
+type dispatcher struct {
+	db      *DB
+	ready   chan *run
+	waiting map[fleet.PoolKey]*run
+}
+
+func (d *dispatcher) work(ctx context.Context, b *testing.B) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case r := <-d.ready:
+			d.waiting[r.pool] = r
+		}
+		for more := true; more; {
+			select {
+			case r := <-d.ready:
+				d.waiting[r.pool] = r
+			default:
+				more = false
+			}
+		}
+		slots := map[fleet.PoolKey]int{}
+		for pool := range d.waiting {
+			slots[pool] = 1
+		}
+		got, err := d.db.Queue().Lease(ctx, fleet.LeaseRequest{
+			Slots: slots, Visibility: time.Hour,
+			Claim: func(t fleet.Task) (fleet.Claim, bool) {
+				return fleet.Claim{Sandbox: d.waiting[t.Spec.Pool].box, Launch: fleet.LaunchWarm, At: time.Now()}, true
+			},
+		})
+		if err != nil {
+			b.Error(err)
+			return
+		}
+		for _, x := range got {
+			d.waiting[x.Task.Spec.Pool].got <- x.Lease
+			delete(d.waiting, x.Task.Spec.Pool)
+		}
+	}
+}
+
+func (d *dispatcher) life(ctx context.Context, w int) error {
+	db, now := d.db, time.Now()
 	in := typical(w)
 	in.Spec.Pool = fleet.PoolKey(fmt.Sprint("pool-", w))
 	if _, err := db.Submit(ctx, []fleet.Task{in}); err != nil {
@@ -109,16 +167,9 @@ func life(ctx context.Context, db *DB, w int) error {
 			return err
 		}
 	}
-	got, err := db.Queue().Lease(ctx, fleet.LeaseRequest{
-		Slots: map[fleet.PoolKey]int{in.Spec.Pool: 1}, Visibility: time.Hour,
-		Claim: func(fleet.Task) (fleet.Claim, bool) {
-			return fleet.Claim{Sandbox: sb.Spec.ID, Launch: fleet.LaunchWarm, At: now}, true
-		},
-	})
-	if err != nil || len(got) != 1 {
-		return fmt.Errorf("leased %d: %w", len(got), err)
-	}
-	l := got[0].Lease
+	r := &run{box: sb.Spec.ID, pool: in.Spec.Pool, got: make(chan fleet.Lease, 1)}
+	d.ready <- r
+	l := <-r.got
 	for _, st := range []fleet.TaskState{fleet.TaskStarting, fleet.TaskRunning, fleet.TaskCollecting} {
 		if err := db.Change(ctx, l.Task, l.Fence, fleet.Change{State: st}); err != nil {
 			return err
