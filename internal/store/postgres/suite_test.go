@@ -75,6 +75,7 @@ func TestServer(t *testing.T) {
 		{"lead over one that hangs", testLeadOverHung},
 		{"campaign", testCampaign},
 		{"campaign of a process that is killed", testCampaignKilled},
+		{"campaign of a process that stands still", testCampaignFrozen},
 		{"campaign ends", testCampaignEnds},
 		{"migrate at once", testMigrateAtOnce},
 		{"newer schema", testNewerSchema},
