@@ -24,10 +24,10 @@ const (
 
 // Campaign waits until this process is elected, begins a term (Lead), and runs
 // lead with a context that ends when leadership does; then it campaigns again,
-// until ctx ends, the store is closed, or lead returns an error. One process among those that
-// campaign on a schema leads at a time: whoever holds a lock that the server
-// ties to a connection, so that a leader that dies, or that the server cannot
-// reach any more, is followed by another within some seconds. Its error is
+// until ctx ends, the store is closed, or lead returns an error. Of those that
+// campaign on a schema one leads at a time: whoever holds a lock that the server
+// ties to a connection. A leader that dies is followed by another within about
+// a second, one that is cut off or stands still within some ten. Its error is
 // lead's, or ctx's.
 func (db *DB) Campaign(ctx context.Context, lead func(ctx context.Context, term int64) error) error {
 	lost := false
