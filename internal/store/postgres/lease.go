@@ -102,6 +102,9 @@ func (l *leasing) round(ctx context.Context) ([]fleet.Delivery, error) {
 		if l.named && !pg.Refused(err) {
 			l.doubt()
 		}
+		if ctx.Err() != nil {
+			return nil, err
+		}
 		return nil, l.db.fault(err)
 	}
 	l.db.doubts = nil
