@@ -143,11 +143,11 @@ func (db *DB) reign(ctx context.Context, c *pgx.Conn, term int64, lead func(cont
 			}
 			return err
 		case <-ctx.Done():
-			<-over
+			_ = <-over // it was asked to end: whatever it says is of that
 			return ctx.Err()
 		case <-db.stopped:
 			end(db.closedErr())
-			<-over
+			_ = <-over // it was asked to end: whatever it says is of that
 			return db.closedErr()
 		case <-t.C:
 		}
@@ -159,7 +159,7 @@ func (db *DB) reign(ctx context.Context, c *pgx.Conn, term int64, lead func(cont
 		if err != nil && ctx.Err() == nil {
 			err = fmt.Errorf("leadership is lost: %w", err)
 			end(err)
-			<-over
+			_ = <-over // it was asked to end: whatever it says is of that
 			return err
 		}
 	}
