@@ -131,23 +131,27 @@ func (db *DB) ask(ctx context.Context, c *pgx.Conn, query string) (int64, error)
 func (db *DB) reign(ctx context.Context, c *pgx.Conn, term int64, lead func(context.Context, int64) error) error {
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	over := make(chan error, 1)
-	go func() { over <- lead(ctx, term) }()
+	var ended error
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		ended = lead(ctx, term)
+	}()
 	t := time.NewTicker(beat)
 	defer t.Stop()
 	for {
 		select {
-		case err := <-over:
-			if err != nil {
-				err = &leadError{err}
+		case <-over:
+			if ended != nil {
+				return &leadError{ended}
 			}
-			return err
+			return nil
 		case <-ctx.Done():
-			_ = <-over // it was asked to end: whatever it says is of that
+			<-over // it was asked to end: whatever it returns is of that
 			return ctx.Err()
 		case <-db.stopped:
 			end(db.closedErr())
-			_ = <-over // it was asked to end: whatever it says is of that
+			<-over // it was asked to end: whatever it returns is of that
 			return db.closedErr()
 		case <-t.C:
 		}
@@ -159,7 +163,7 @@ func (db *DB) reign(ctx context.Context, c *pgx.Conn, term int64, lead func(cont
 		if err != nil && ctx.Err() == nil {
 			err = fmt.Errorf("leadership is lost: %w", err)
 			end(err)
-			_ = <-over // it was asked to end: whatever it says is of that
+			<-over // it was asked to end: whatever it returns is of that
 			return err
 		}
 	}
