@@ -39,7 +39,8 @@ type clients struct {
 // found remembers what discovery said.
 type found struct {
 	sync.Mutex
-	gr schema.GroupResource
+	gr   schema.GroupResource
+	root bool // it belongs to no namespace
 }
 
 func dial(config *rest.Config) (clients, error) {
@@ -66,36 +67,47 @@ func asker() *http.Client {
 	}
 }
 
-// where is the resource of the target, looked up once.
-func (c *clients) where(o *Options) (schema.GroupResource, error) {
+// where is the resource of the target, looked up once, and its namespace; that
+// is empty where it has none.
+func (c *clients) where(o *Options) (schema.GroupResource, string, error) {
 	c.resource.Lock()
 	defer c.resource.Unlock()
-	if c.resource.gr.Resource != "" {
-		return c.resource.gr, nil
+	if c.resource.gr.Resource == "" {
+		if err := c.discover(o); err != nil {
+			return schema.GroupResource{}, "", err
+		}
 	}
+	if c.resource.root {
+		return c.resource.gr, "", nil
+	}
+	return c.resource.gr, o.Namespace, nil
+}
+
+// discover asks the API server what the target is served as.
+func (c *clients) discover(o *Options) error {
 	gv, err := schema.ParseGroupVersion(o.Target.APIVersion)
 	if err != nil {
-		return schema.GroupResource{}, fmt.Errorf("read target.apiVersion: %w", err)
+		return fmt.Errorf("read target.apiVersion: %w", err)
 	}
 	m, err := c.mapper.RESTMapping(schema.GroupKind{Group: gv.Group, Kind: o.Target.Kind}, gv.Version)
 	if err != nil {
 		c.mapper.Reset() // it may be installed by the next time
 		if meta.IsNoMatchError(err) {
-			return schema.GroupResource{}, fmt.Errorf("the cluster serves no %s of %s (is its definition installed?): %w", o.Target.Kind, o.Target.APIVersion, fleet.ErrNotFound)
+			return fmt.Errorf("the cluster serves no %s of %s (is its definition installed?): %w", o.Target.Kind, o.Target.APIVersion, fleet.ErrNotFound)
 		}
-		return schema.GroupResource{}, fmt.Errorf("look up %s of %s: %w: %w", o.Target.Kind, o.Target.APIVersion, err, fleet.ErrUnavailable)
+		return fmt.Errorf("look up %s of %s: %w: %w", o.Target.Kind, o.Target.APIVersion, err, fleet.ErrUnavailable)
 	}
-	c.resource.gr = m.Resource.GroupResource()
-	return c.resource.gr, nil
+	c.resource.gr, c.resource.root = m.Resource.GroupResource(), m.Scope != nil && m.Scope.Name() == meta.RESTScopeNameRoot
+	return nil
 }
 
 // get reads the target's /scale.
 func (c *clients) get(ctx context.Context, o *Options) (*scaleObject, error) {
-	gr, err := c.where(o)
+	gr, ns, err := c.where(o)
 	if err != nil {
 		return nil, err
 	}
-	sc, err := c.scales.Scales(o.Namespace).Get(ctx, gr, o.Target.Name, metav1.GetOptions{})
+	sc, err := c.scales.Scales(ns).Get(ctx, gr, o.Target.Name, metav1.GetOptions{})
 	if err != nil {
 		return nil, call{"get", gr, "scale", o}.wrap(err)
 	}
@@ -104,13 +116,13 @@ func (c *clients) get(ctx context.Context, o *Options) (*scaleObject, error) {
 
 // set writes replicas onto what get returned.
 func (c *clients) set(ctx context.Context, o *Options, sc *scaleObject, n int) error {
-	gr, err := c.where(o)
+	gr, ns, err := c.where(o)
 	if err != nil {
 		return err
 	}
 	sc = sc.DeepCopy()
 	sc.Spec.Replicas = int32(n) //nolint:gosec // bounded by the plan, far below 2^31
-	if _, err := c.scales.Scales(o.Namespace).Update(ctx, gr, sc, metav1.UpdateOptions{FieldManager: kube.Owner}); err != nil {
+	if _, err := c.scales.Scales(ns).Update(ctx, gr, sc, metav1.UpdateOptions{FieldManager: kube.Owner}); err != nil {
 		return call{"update", gr, "scale", o}.wrap(err)
 	}
 	return nil

@@ -1,6 +1,7 @@
 package scaler
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -103,10 +104,13 @@ func (s *Scaler) emit(ctx context.Context, sc *scaleObject, e event) {
 	}
 	s.told[e.reason] = tag{now, e.message}
 	at := metav1.NewTime(now)
-	_, err := s.c.kube.CoreV1().Events(s.o.Namespace).Create(ctx, &corev1.Event{
-		ObjectMeta: metav1.ObjectMeta{GenerateName: s.o.Target.Name + ".", Namespace: s.o.Namespace, Labels: map[string]string{kube.LabelOwner: kube.Owner}},
+	// The API server takes events on what has no namespace in "default" only.
+	_, of, _ := s.c.where(&s.o) // known: sc was read from there
+	in := cmp.Or(of, metav1.NamespaceDefault)
+	_, err := s.c.kube.CoreV1().Events(in).Create(ctx, &corev1.Event{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: s.o.Target.Name + ".", Namespace: in, Labels: map[string]string{kube.LabelOwner: kube.Owner}},
 		InvolvedObject: corev1.ObjectReference{
-			APIVersion: s.o.Target.APIVersion, Kind: s.o.Target.Kind, Namespace: s.o.Namespace, Name: s.o.Target.Name, UID: sc.UID,
+			APIVersion: s.o.Target.APIVersion, Kind: s.o.Target.Kind, Namespace: of, Name: s.o.Target.Name, UID: sc.UID,
 		},
 		Reason: e.reason, Message: e.message, Type: e.kind, Count: 1,
 		Source:         corev1.EventSource{Component: kube.Owner},
