@@ -3,6 +3,7 @@ package kubetest
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -73,6 +74,15 @@ func (s *servers) down() {
 		s.running[name].kill()
 		delete(s.running, name)
 	}
+}
+
+// ended is nil while all of them run.
+func (s *servers) ended() error {
+	var errs []error
+	for _, p := range s.running {
+		errs = append(errs, p.ended())
+	}
+	return errors.Join(errs...)
 }
 
 func (s *servers) start(name string, memory string, args ...string) (*process, error) {
@@ -181,7 +191,10 @@ func (s *servers) clients() error {
 	if err != nil {
 		return err
 	}
-	return kcm.await(func() error { return accountExists(admin, "default") }, time.Minute)
+	if err := kcm.await(func() error { return accountExists(admin, "default") }, time.Minute); err != nil {
+		return err
+	}
+	return s.ended()
 }
 
 // accountExists says that pods can be made in the namespace: without its
