@@ -1,186 +1,28 @@
 package scaler_test
 
 import (
-	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
-	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 
 	"muster.dev/muster/internal/fleet"
-	"muster.dev/muster/internal/kube"
 	"muster.dev/muster/internal/scaler"
 	kubetest "muster.dev/muster/test/kube"
 )
 
 func TestMain(m *testing.M) { kubetest.Main(m) }
-
-// lab is a namespace of a real cluster with a scaler in it.
-type lab struct {
-	t  testing.TB
-	c  *kubetest.Cluster
-	ns string
-	s  *scaler.Scaler
-
-	mu sync.Mutex
-	n  int
-}
-
-// pool is the label of the nodes of these tests.
-const pool = "scaler-test"
-
-func newLab(t testing.TB, target scaler.Target, with func(*scaler.Options, *lab)) *lab {
-	t.Helper()
-	c := kubetest.Start(t)
-	l := &lab{t: t, c: c, ns: c.Namespace(t), n: 2}
-	o := scaler.Options{
-		Config: c.Config, Namespace: l.ns, Fleet: "f", Target: target, Settle: -1, Resync: 500 * time.Millisecond,
-		Targets: func() fleet.Targets {
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			return fleet.Targets{At: time.Now(), Pools: []fleet.PoolTargets{{Pool: "p", Desired: l.n}}}
-		},
-	}
-	if with != nil {
-		with(&o, l)
-	}
-	s, err := scaler.New(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.s = s
-	return l
-}
-
-// run starts the scaler; it ends with the test.
-func (l *lab) run() {
-	ctx, stop := context.WithCancel(l.t.Context())
-	done := make(chan struct{})
-	go func() { defer close(done); _ = l.s.Run(ctx) }()
-	l.t.Cleanup(func() { stop(); <-done })
-}
-
-func (l *lab) want(n int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.n = n
-}
-
-// within polls until a condition holds.
-func (l *lab) within(d time.Duration, what string, f func() bool) {
-	l.t.Helper()
-	deadline := time.After(d)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !f() {
-		select {
-		case <-deadline:
-			l.t.Fatalf("not within %s: %s; status %+v", d, what, l.s.Status())
-		case <-tick.C:
-		}
-	}
-}
-
-// template is of pods that kwok runs on nodes of these tests.
-func template() corev1.PodTemplateSpec {
-	return corev1.PodTemplateSpec{
-		ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "agents"}},
-		Spec: corev1.PodSpec{
-			NodeSelector: map[string]string{"pool": pool},
-			Containers: []corev1.Container{{Name: "agent", Image: "agent", Resources: corev1.ResourceRequirements{
-				Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("100m")},
-			}}},
-		},
-	}
-}
-
-func (l *lab) nodes() {
-	l.c.NodeGroup(l.t, kubetest.GroupOptions{Name: pool, Labels: map[string]string{"pool": pool}, MilliCPU: 8000, Memory: 32 << 30, Pods: 110, Min: 2, Max: 2})
-}
-
-func (l *lab) deployment(replicas int32) {
-	l.t.Helper()
-	_, err := l.c.Client.AppsV1().Deployments(l.ns).Create(l.t.Context(), &appsv1.Deployment{
-		ObjectMeta: metav1.ObjectMeta{Name: "workers"},
-		Spec: appsv1.DeploymentSpec{Replicas: &replicas, Template: template(),
-			Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "agents"}}},
-	}, metav1.CreateOptions{})
-	if err != nil {
-		l.t.Fatal(err)
-	}
-}
-
-// pods are those that are there to stay, with whether they are ready.
-func (l *lab) pods() map[string]bool {
-	l.t.Helper()
-	list, err := l.c.Client.CoreV1().Pods(l.ns).List(l.t.Context(), metav1.ListOptions{})
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	out := map[string]bool{}
-	for i := range list.Items {
-		p := &list.Items[i]
-		if p.DeletionTimestamp == nil {
-			out[p.Name] = false
-			for _, c := range p.Status.Conditions {
-				out[p.Name] = out[p.Name] || c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
-			}
-		}
-	}
-	return out
-}
-
-func (l *lab) ready(n int) func() bool {
-	return func() bool {
-		pods, up := l.pods(), 0
-		for _, ready := range pods {
-			if ready {
-				up++
-			}
-		}
-		return up == n && len(pods) == n
-	}
-}
-
-func (l *lab) say(pod, busy string) {
-	l.t.Helper()
-	patch, _ := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]string{scaler.AnnotationBusy: busy}}})
-	if _, err := l.c.Client.CoreV1().Pods(l.ns).Patch(l.t.Context(), pod, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
-		l.t.Fatal(err)
-	}
-}
-
-// event tells whether an event says something.
-func (l *lab) event(says string) func() bool {
-	return func() bool {
-		list, err := l.c.Client.CoreV1().Events(l.ns).List(l.t.Context(), metav1.ListOptions{})
-		if err != nil {
-			return false
-		}
-		for i := range list.Items {
-			if strings.Contains(list.Items[i].Message, says) {
-				return true
-			}
-		}
-		return false
-	}
-}
-
-var deployment = scaler.Target{APIVersion: "apps/v1", Kind: "Deployment", Name: "workers"}
 
 func TestADeploymentFollowsThePlan(t *testing.T) {
 	l := newLab(t, deployment, nil)
@@ -189,13 +31,13 @@ func TestADeploymentFollowsThePlan(t *testing.T) {
 	l.run()
 	l.within(30*time.Second, "2 ready", l.ready(2))
 	began := time.Now()
-	l.want(20)
-	l.within(10*time.Second, "20 replicas asked for", func() bool { return l.s.Status().Replicas == 20 })
+	l.want(50)
+	l.within(10*time.Second, "50 replicas asked for", func() bool { return l.s.Status().Replicas == 50 })
 	written := time.Since(began)
-	l.within(time.Minute, "20 ready", l.ready(20))
-	t.Logf("20 replicas written after %s, ready after %s", written.Round(time.Millisecond), time.Since(began).Round(time.Millisecond))
+	l.within(time.Minute, "50 ready", l.ready(50))
+	t.Logf("50 replicas written after %s, ready after %s", written.Round(time.Millisecond), time.Since(began).Round(time.Millisecond))
 
-	// Every third is busy: they stay, by name, whatever is wanted.
+	// Six are busy: they stay, by name, whatever is wanted.
 	busy := map[string]bool{}
 	for name := range l.pods() {
 		if len(busy) < 6 {
@@ -219,21 +61,6 @@ func TestADeploymentFollowsThePlan(t *testing.T) {
 	l.within(time.Minute, "1 pod left", l.ready(1))
 	l.want(0)
 	l.within(time.Minute, "none left", l.ready(0))
-}
-
-// unmarked says that no pod has a cost or a mark.
-func (l *lab) unmarked() bool {
-	list, err := l.c.Client.CoreV1().Pods(l.ns).List(l.t.Context(), metav1.ListOptions{})
-	if err != nil {
-		return false
-	}
-	for i := range list.Items {
-		a := list.Items[i].Annotations
-		if list.Items[i].DeletionTimestamp == nil && (a[scaler.AnnotationLeaving] != "" || a[kube.AnnotationDeletionCost] != "") {
-			return false
-		}
-	}
-	return true
 }
 
 func TestAStatefulSetGoesFromItsTail(t *testing.T) {
@@ -314,6 +141,19 @@ spec:
       subresources: {status: {}, scale: {specReplicasPath: .spec.machines, statusReplicasPath: .status.machines}}
 `
 
+// rack makes one of them.
+func (l *lab) rack() dynamic.ResourceInterface {
+	l.t.Helper()
+	client := l.c.Dynamic.Resource(schema.GroupVersionResource{Group: "scaler.muster.dev", Version: "v1", Resource: "racks"})
+	rack := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "scaler.muster.dev/v1", "kind": "Rack", "metadata": map[string]any{"name": "r"}, "spec": map[string]any{"machines": int64(2)},
+	}}
+	if _, err := client.Create(l.t.Context(), rack, metav1.CreateOptions{}); err != nil {
+		l.t.Fatal(err)
+	}
+	return client
+}
+
 // A resource of one's own, without a namespace and without a selector, whose
 // replicas have another name: as node pools are.
 func TestAResourceOfOnesOwn(t *testing.T) {
@@ -324,13 +164,7 @@ func TestAResourceOfOnesOwn(t *testing.T) {
 		return errors.Is(err, fleet.ErrNotFound) && strings.Contains(err.Error(), "is its definition installed?")
 	})
 	l.c.InstallCRDs(t, []byte(racks))
-	client := l.c.Dynamic.Resource(schema.GroupVersionResource{Group: "scaler.muster.dev", Version: "v1", Resource: "racks"})
-	rack := &unstructured.Unstructured{Object: map[string]any{
-		"apiVersion": "scaler.muster.dev/v1", "kind": "Rack", "metadata": map[string]any{"name": "r"}, "spec": map[string]any{"machines": int64(4)},
-	}}
-	if _, err := client.Create(t.Context(), rack, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	client := l.rack()
 	for _, n := range []int{9, 3, 0} {
 		l.want(n)
 		l.within(20*time.Second, fmt.Sprintf("%d machines", n), func() bool {
@@ -402,20 +236,22 @@ func TestTheAPIServerIsGoneForAWhile(t *testing.T) {
 	l.within(time.Minute, "30 replicas", func() bool { return l.s.Status().Replicas == 30 })
 }
 
-// BenchmarkTargetToReplicas measures from a new target to the write.
+// BenchmarkTargetToReplicas measures from a new target to the write, on a
+// resource that nobody acts on.
 func BenchmarkTargetToReplicas(b *testing.B) {
-	l := newLab(b, deployment, func(o *scaler.Options, l *lab) {
+	l := newLab(b, scaler.Target{APIVersion: "scaler.muster.dev/v1", Kind: "Rack", Name: "r"}, func(o *scaler.Options, _ *lab) {
 		c := rest.CopyConfig(o.Config)
 		c.QPS, c.Burst = 200, 400 // as in production
-		o.Config, o.Reports = c, scaler.ReportsOff
+		o.Config = c
 	})
-	l.deployment(0)
+	l.c.InstallCRDs(b, []byte(racks))
+	l.rack()
 	l.run()
 	tick := time.NewTicker(100 * time.Microsecond)
 	defer tick.Stop()
-	n := 1000
+	n := 2
 	for b.Loop() {
-		n ^= 1
+		n++
 		l.want(n)
 		for l.s.Status().Replicas != n {
 			<-tick.C
