@@ -15,6 +15,10 @@ type Metadata struct {
 	// Name has 1-63 characters: lower-case letters, digits and "-".
 	Name   string            `json:"name,omitempty"`
 	Labels map[string]string `json:"labels,omitempty"`
+	// Namespace and Annotations are those of an object in a Kubernetes cluster;
+	// elsewhere they are only kept.
+	Namespace   string            `json:"namespace,omitempty"`
+	Annotations map[string]string `json:"annotations,omitempty"`
 }
 
 // Fleet is a fleet of agents and the rules that size it.
@@ -44,6 +48,7 @@ type FleetSpec struct {
 	Retention Retention  `json:"retention,omitempty"`
 	Workers   Workers    `json:"workers,omitempty"`
 	KEDA      *KEDA      `json:"keda,omitempty"`
+	Targets   []Target   `json:"targets,omitempty" maxItems:"64"`
 }
 
 // KEDA serves KEDA's external-scaler protocol, so that a ScaledObject or
@@ -77,9 +82,13 @@ type Actual struct {
 
 // Template is what a sandbox is made from.
 type Template struct {
-	Name      string            `json:"name"`
-	Runtime   string            `json:"runtime,omitempty" enum:"auto,gvisor,runc,crun"` // auto (default), gvisor, runc, crun
-	Image     string            `json:"image,omitempty"`                                // host (default), a path, or an OCI reference
+	Name string `json:"name"`
+	// Runtime is auto (default), gvisor, runc or crun on one machine; auto,
+	// kubernetes (the cluster's own), gvisor or kata (by RuntimeClass) in a cluster.
+	Runtime string `json:"runtime,omitempty" enum:"auto,gvisor,runc,crun,kata,kubernetes"`
+	// Image is host (default), a path, or an OCI reference; in a cluster a
+	// reference, and required.
+	Image     string            `json:"image,omitempty"`
 	Resources Resources         `json:"resources,omitempty"`
 	Network   Network           `json:"network,omitempty"`
 	Env       map[string]string `json:"env,omitempty"`
@@ -165,19 +174,25 @@ type Floor struct {
 
 // Nodes says where sandboxes run.
 type Nodes struct {
-	// Provider is host (default with mode: run): this machine; external (default
+	// Provider is host (default with mode: run): this machine; kubernetes (default
+	// with mode: run in a cluster): the nodes of a cluster; external (default
 	// with mode: scale and shadow): something else brings nodes, and Muster says
 	// how many.
-	Provider string `json:"provider,omitempty" enum:"host,external"`
-	// Boot is how long a node takes from being asked for to ready, and Max how
-	// many there may be, with provider: external. Defaults 45s and no bound.
+	Provider string `json:"provider,omitempty" enum:"host,kubernetes,external"`
+	// Boot is how long a node takes from being asked for to ready, until it is
+	// measured; Min and Max are how few and how many there may be. With provider:
+	// kubernetes and external (which has no Min). Defaults 45s, 0 and no bound.
 	Boot string `json:"boot,omitempty"`
+	Min  int    `json:"min,omitempty" minimum:"0" maximum:"100000"`
 	Max  int    `json:"max,omitempty" minimum:"1" maximum:"100000"`
+	// Kubernetes is where in the cluster sandboxes run, and how, with provider:
+	// kubernetes.
+	Kubernetes *KubernetesNodes `json:"kubernetes,omitempty"`
 	// Reserve is what the host keeps for itself.
 	ReserveCPUs   Quantity `json:"reserveCPUs,omitempty"`   // default 0
 	ReserveMemory Quantity `json:"reserveMemory,omitempty"` // default 512Mi
 	// Slots bounds sandboxes on a node; default from memory and Overcommit, and 8
-	// with provider: external.
+	// with provider: kubernetes and external.
 	Slots int `json:"slots,omitempty" minimum:"1" maximum:"100000"`
 	// OvercommitCPU and OvercommitMemory say how far limits may exceed the
 	// machine; 1 is not at all. Defaults 8 and 2: agents wait most of the time.
@@ -213,6 +228,9 @@ type Secrets struct {
 	// Env allows secrets from the control plane's environment, as
 	// MUSTER_SECRET_<NAME>.
 	Env bool `json:"env,omitempty"`
+	// Kubernetes names a Secret in the fleet's namespace, each key of which is a
+	// secret; in a cluster, where it is the only place.
+	Kubernetes string `json:"kubernetes,omitempty"`
 }
 
 // Webhooks says how the addresses that tasks name are told of their end.
