@@ -46,19 +46,19 @@ type KubernetesNodes struct {
 	Headroom string `json:"headroom,omitempty" enum:"auto,buffer,placeholder,karpenter,none"`
 	// NodePool is the static Karpenter NodePool whose replicas are set, with
 	// headroom: karpenter.
-	NodePool string `json:"nodePool,omitempty"`
+	NodePool string `json:"nodePool,omitempty" kube:"object"`
 	// PriorityClass is that of sandboxes, PlaceholderPriorityClass of the pods that
 	// bring nodes, which must be a negative one above -10, since Cluster Autoscaler
 	// brings no node for less. Defaults: the cluster's, and muster-seat.
-	PriorityClass            string `json:"priorityClass,omitempty"`
-	PlaceholderPriorityClass string `json:"placeholderPriorityClass,omitempty"`
+	PriorityClass            string `json:"priorityClass,omitempty" kube:"object"`
+	PlaceholderPriorityClass string `json:"placeholderPriorityClass,omitempty" kube:"object"`
 	// RuntimeClasses are those of template runtimes.
 	RuntimeClasses RuntimeClasses `json:"runtimeClasses,omitempty"`
 	// ImagePullSecrets are Secrets in the fleet's namespace, for private images.
 	ImagePullSecrets []string `json:"imagePullSecrets,omitempty" maxItems:"64"`
 	// ServiceAccount is that of sandboxes, whose token only proves to the control
 	// plane which pod dials; it needs no right. Default: default.
-	ServiceAccount string `json:"serviceAccount,omitempty"`
+	ServiceAccount string `json:"serviceAccount,omitempty" kube:"object"`
 	// Warm is how warm sandboxes are kept: auto (default: agent-sandbox where its
 	// resources are served, else pods), pods, or agent-sandbox.
 	Warm string `json:"warm,omitempty" enum:"auto,pods,agent-sandbox"`
@@ -77,8 +77,8 @@ type Toleration struct {
 
 // RuntimeClasses names the RuntimeClass of each runtime.
 type RuntimeClasses struct {
-	GVisor string `json:"gvisor,omitempty"` // default gvisor
-	Kata   string `json:"kata,omitempty"`   // default kata
+	GVisor string `json:"gvisor,omitempty" kube:"object"` // default gvisor
+	Kata   string `json:"kata,omitempty" kube:"object"`   // default kata
 }
 
 // SlotSize is the part of a node that one sandbox takes.
@@ -92,7 +92,7 @@ type SlotSize struct {
 type Target struct {
 	APIVersion string `json:"apiVersion"` // such as apps/v1
 	Kind       string `json:"kind"`       // one with /scale, such as Deployment
-	Name       string `json:"name"`
+	Name       string `json:"name" kube:"object"`
 	// Drives says what of the plan its replicas are: workers (default) or nodes.
 	Drives string `json:"drives,omitempty" enum:"workers,nodes"`
 	// Template is the one whose workers these are; default: all.

@@ -132,6 +132,10 @@ func (s *FleetSpec) validateCapacity(ps *problems) {
 			break
 		}
 	}
+	if len(s.Capacity.Floors) > 1000 {
+		ps.addf("spec.capacity.floors", "at most 1000", "has %d", len(s.Capacity.Floors))
+		return
+	}
 	for i, f := range s.Capacity.Floors {
 		s.validateFloor(ps, at("spec.capacity.floors", i), f, r.Max)
 	}
@@ -196,6 +200,10 @@ func (s *FleetSpec) validateNodes(ps *problems) {
 
 func (s *FleetSpec) validateTenants(ps *problems) {
 	names := map[string]int{}
+	if len(s.Tenants) > 1000 {
+		ps.addf("spec.tenants", "at most 1000", "has %d", len(s.Tenants))
+		return
+	}
 	for i, t := range s.Tenants {
 		field := at("spec.tenants", i)
 		if t.Name == "" {
