@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
@@ -194,7 +195,7 @@ func (op *Operator) Run(ctx context.Context) error {
 
 // blind notes that the watch failed, and why.
 func (op *Operator) blind(ctx context.Context, err error) {
-	if ctx.Err() != nil || cache.IsExpiredError(err) {
+	if ctx.Err() != nil || apierrors.IsResourceExpired(err) {
 		return
 	}
 	err = fault("list", "fleets."+kube.Group, op.o.Namespace, err)
