@@ -191,6 +191,13 @@ func TestServe(t *testing.T) {
 	c.Kubelet(t, kubetest.KubeletOptions{Namespace: ns, Runner: runner})
 	gateway := freeAddress(t)
 	p := serve(t, muster, "--kubeconfig", c.Kubeconfig, "--namespace", ns, "--gateway-listen", gateway, "--gateway-address", gateway, "--runner-image", "muster:test")
+	t.Cleanup(func() {
+		if t.Failed() {
+			dump(t, c, ns)
+			_, events := p.call("GET", "/fleets/"+ns+"/one/v1/events?limit=30", nil)
+			t.Logf("events: %s", events)
+		}
+	})
 	apply(t, c, ns, "one", "{templates: [{name: default, image: 'debian:12', resources: {cpus: 500m, memory: 1Gi, disk: 1Gi}}], capacity: {sandboxes: {min: 1, max: 8}}, nodes: {kubernetes: {warm: pods}}}")
 
 	p.eventually("the fleet is ready with a warm sandbox", 60*time.Second, func() bool {
@@ -321,5 +328,27 @@ func (p *plane) finished(path string) {
 	})
 	if task.State != "succeeded" {
 		p.t.Errorf("%s: %+v", path, task)
+	}
+}
+
+// dump tells what there is, after a failure.
+func dump(t *testing.T, c *kubetest.Cluster, ns string) {
+	ctx := context.Background()
+	if list, err := c.Dynamic.Resource(fleets).Namespace(ns).List(ctx, metav1.ListOptions{}); err == nil {
+		for _, o := range list.Items {
+			b, _ := json.Marshal(o.Object["status"])
+			t.Logf("fleet %s: %s", o.GetName(), b)
+		}
+	}
+	if list, err := c.Client.CoreV1().Pods(ns).List(ctx, metav1.ListOptions{}); err == nil {
+		for _, o := range list.Items {
+			b, _ := json.Marshal(o.Status)
+			t.Logf("pod %s on %s: %s", o.Name, o.Spec.NodeName, b)
+		}
+	}
+	if list, err := c.Client.CoreV1().Events(ns).List(ctx, metav1.ListOptions{}); err == nil {
+		for _, e := range list.Items {
+			t.Logf("event %s %s %s: %s", e.InvolvedObject.Kind, e.InvolvedObject.Name, e.Reason, e.Message)
+		}
 	}
 }
