@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"runtime/debug"
 	"strconv"
 	"sync"
 	"time"
@@ -17,6 +16,7 @@ import (
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
 
 	"muster.dev/muster/api/v1alpha1"
 	"muster.dev/muster/internal/fleet"
@@ -48,7 +48,7 @@ type cluster struct {
 
 // serveCluster runs the fleets of a cluster, while it is this process's turn.
 func serveCluster(ctx context.Context, o serveOptions, c daemonConfig) error {
-	debug.SetGCPercent(100)
+	klog.SetSlogLogger(c.log.With("component", "client-go")) // what client-go says goes where ours does
 	k, err := openCluster(o, c)
 	if err != nil {
 		return err

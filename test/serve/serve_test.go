@@ -144,6 +144,9 @@ func (p *plane) call(method, path string, in any) (int, []byte) {
 	if in != nil {
 		r.Header.Set("Content-Type", "application/json")
 	}
+	if strings.HasSuffix(path, "/log") {
+		r.Header.Set("Accept", "text/plain")
+	}
 	resp, err := http.DefaultClient.Do(r)
 	if err != nil {
 		return 0, []byte(err.Error())
@@ -208,7 +211,7 @@ func TestServe(t *testing.T) {
 	for _, id := range ids {
 		p.finished("/v1/tasks/" + id)
 	}
-	if code, body := p.call("GET", "/v1/tasks/"+ids[0]+"/log?format=text", nil); code != 200 || !strings.Contains(string(body), "hello from a pod") {
+	if code, body := p.call("GET", "/v1/tasks/"+ids[0]+"/log", nil); code != 200 || !strings.Contains(string(body), "hello from a pod") {
 		t.Errorf("the log: %d %s", code, body)
 	}
 
