@@ -77,6 +77,7 @@ type claim struct {
 	id   fleet.SandboxID
 	task fleet.TaskID
 	pool string
+	at   time.Time
 	made bool
 }
 
@@ -212,7 +213,7 @@ func (w *warm) end(ctx context.Context, pod *corev1.Pod) error {
 			return err
 		}
 	}
-	w.left(string(pod.UID))
+	w.left(pod)
 	uid := string(pod.UID)
 	if now, err := w.s.pods.Get(pod.Name); err == nil && sameOwner(now, pod) {
 		uid = string(now.UID) // its sandbox made it anew when it was lost

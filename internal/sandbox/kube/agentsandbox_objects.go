@@ -154,7 +154,7 @@ func (w *warm) claimed(b *box, task fleet.TaskID) {
 	}
 	w.mu.Lock()
 	if _, ok := w.claims[pod.Name]; !ok {
-		w.claims[pod.Name] = claim{id: b.id, task: task, pool: pod.Annotations[annotationWarmPool]}
+		w.claims[pod.Name] = claim{id: b.id, task: task, pool: pod.Annotations[annotationWarmPool], at: w.s.o.Clock()}
 	}
 	w.mu.Unlock()
 	w.queue.Add(pod.Name)

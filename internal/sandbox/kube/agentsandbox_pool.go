@@ -3,7 +3,6 @@ package kube
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -32,6 +31,11 @@ const (
 	// settle is the same for a pool of an earlier process, whose sandboxes are
 	// still to be adopted.
 	settle = 20 * time.Second
+	// adoption is how long a claim takes at most, as a rule, until its pod is
+	// out of the pool.
+	adoption = 2 * time.Second
+	// unseen is how long a pod that was asked for may take to be seen.
+	unseen = 10 * time.Second
 	// idlePool is how long a pool without pods is kept.
 	idlePool = time.Minute
 )
@@ -46,6 +50,7 @@ type pool struct {
 	spent    map[types.UID]bool // sandboxes one of whose pods held a task: never again
 	waiting  []*waiter
 	written  int // replicas in the cluster
+	ended    int // of the pool, removed by name since written
 	lowerAt  time.Time
 	idleAt   time.Time
 }
@@ -111,17 +116,6 @@ func (p *pool) release(uid string) {
 		m.holder = ""
 		p.assign()
 	}
-}
-
-// wanted is the number the pool should have, counted anew.
-func (p *pool) wanted() int {
-	n := len(p.waiting)
-	for _, m := range p.members {
-		if m.holder != "" && !m.leaving && pooled(m.pod) && m.pod.DeletionTimestamp == nil {
-			n++
-		}
-	}
-	return n
 }
 
 func (w *warm) wake() {
@@ -196,19 +190,25 @@ func (w *warm) lost(p *pool, uid string) {
 	w.wake()
 }
 
-// left notes that a pod's sandbox was removed: the pool is to shrink.
-func (w *warm) left(uid string) {
+// left notes that a pod's sandbox was removed by name: the pool is to shrink.
+func (w *warm) left(pod *corev1.Pod) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, p := range w.pools {
-		if m := p.members[uid]; m != nil {
+	p, o := w.pools[pod.Annotations[annotationWarmPool]], metav1.GetControllerOf(pod)
+	if p == nil || o == nil {
+		return
+	}
+	was := pooled(pod)
+	for _, m := range p.members {
+		if sameOwner(m.pod, pod) {
 			m.leaving = true
-			if o := metav1.GetControllerOf(m.pod); o != nil {
-				delete(p.spent, o.UID)
-			}
-			p.lowerAt = w.s.o.Clock() // at once: what left is not to be replaced
+			was = pooled(m.pod)
 		}
 	}
+	if was {
+		p.ended++
+	}
+	delete(p.spent, o.UID)
 	w.wake()
 }
 
@@ -265,153 +265,9 @@ func (w *warm) make(ctx context.Context, p *pool) error {
 		return err
 	}
 	w.mu.Lock()
-	p.made, p.written = true, now
+	p.made, p.written, p.ended = true, now, 0
 	w.mu.Unlock()
 	return nil
-}
-
-// scale brings the pools to what is wanted until the adapter is closed.
-func (w *warm) scale(ctx context.Context) {
-	t := time.NewTimer(0)
-	defer t.Stop()
-	for {
-		select {
-		case <-w.kick:
-		case <-t.C:
-		case <-ctx.Done():
-			return
-		}
-		if !w.s.synced() {
-			t.Reset(20 * time.Millisecond)
-			continue
-		}
-		next := idlePool
-		for _, p := range w.all() {
-			after, err := w.bring(ctx, p)
-			if err != nil && ctx.Err() == nil {
-				w.s.o.Logger.Warn("sizing a warm pool", "pool", p.name, "error", err)
-				after = linger
-			}
-			next = min(next, after)
-		}
-		t.Reset(next)
-	}
-}
-
-func (w *warm) all() []*pool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	list := make([]*pool, 0, len(w.pools))
-	for _, p := range w.pools {
-		list = append(list, p)
-	}
-	return list
-}
-
-// bring writes the pool's size where it differs; it says when to look again.
-func (w *warm) bring(ctx context.Context, p *pool) (time.Duration, error) {
-	w.mu.Lock()
-	if !p.made {
-		wanted := len(p.waiting) > 0 && p.template != nil
-		w.mu.Unlock()
-		if !wanted {
-			return idlePool, nil
-		}
-		return 0, w.makeOnce(ctx, p) // somebody deleted it
-	}
-	now, want := w.s.o.Clock(), p.wanted()
-	var surplus []*member
-	switch {
-	case want == p.written:
-		p.lowerAt = time.Time{}
-		idle := w.idle(p, now)
-		w.mu.Unlock()
-		if idle {
-			return idlePool, w.retire(ctx, p)
-		}
-		return idlePool, nil
-	case want < p.written:
-		if p.lowerAt.IsZero() {
-			p.lowerAt = now.Add(linger)
-		}
-		if wait := p.lowerAt.Sub(now); wait > 0 {
-			w.mu.Unlock()
-			return wait, nil
-		}
-		surplus = p.free()
-		for _, m := range surplus {
-			m.leaving = true // nobody gets it any more
-		}
-	}
-	p.lowerAt, p.idleAt = time.Time{}, time.Time{}
-	w.mu.Unlock()
-	for i, m := range surplus {
-		if err := w.end(ctx, m.pod); err != nil {
-			w.mu.Lock()
-			for _, m := range surplus[i:] {
-				m.leaving = false
-			}
-			w.mu.Unlock()
-			return 0, err
-		}
-	}
-	return idlePool, w.write(ctx, p, want)
-}
-
-// write sets the pool's replicas.
-func (w *warm) write(ctx context.Context, p *pool, n int) error {
-	patch, err := encode(map[string]any{"spec": map[string]any{"replicas": n}})
-	if err != nil {
-		return err
-	}
-	err = w.s.try(ctx, "patch "+poolsGVR.Resource, func(rc context.Context) error {
-		_, err := w.s.o.Dynamic.Resource(poolsGVR).Namespace(w.s.o.Namespace).
-			Patch(rc, p.name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: fieldManager})
-		return err
-	})
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	switch {
-	case err == nil:
-		p.written = n
-	case errors.Is(err, fleet.ErrNotFound):
-		p.made = false // somebody deleted it; the next creation makes it anew
-		return fmt.Errorf("warm pool %s was deleted by somebody else: %w", p.name, err)
-	}
-	return err
-}
-
-// idle reports whether a pool has been empty for long; w.mu is held.
-func (w *warm) idle(p *pool, now time.Time) bool {
-	if p.written > 0 || len(p.members) > 0 || len(p.waiting) > 0 || len(p.making) > 0 {
-		p.idleAt = time.Time{}
-		return false
-	}
-	if p.idleAt.IsZero() {
-		p.idleAt = now
-	}
-	return now.Sub(p.idleAt) >= idlePool
-}
-
-// retire deletes the objects of a pool that nobody needs: that of an old
-// revision, or of a template that is gone.
-func (w *warm) retire(ctx context.Context, p *pool) error {
-	select {
-	case p.making <- struct{}{}:
-		defer func() { <-p.making }()
-	default:
-		return nil // somebody needs it just now
-	}
-	w.mu.Lock()
-	if p.wanted() > 0 {
-		w.mu.Unlock()
-		return nil
-	}
-	p.made, p.idleAt = false, time.Time{}
-	w.mu.Unlock()
-	return errors.Join(
-		w.erase(ctx, poolsGVR, p.name, metav1.DeleteOptions{}),
-		w.erase(ctx, templatesGVR, p.name, metav1.DeleteOptions{}))
 }
 
 // encode is a patch.

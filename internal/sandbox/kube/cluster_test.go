@@ -58,6 +58,37 @@ type cluster struct {
 	next    int
 	runners map[types.UID]context.CancelFunc
 	idle    bool // no kubelet: pods stay as they are made
+	hooks   []hook
+}
+
+// hook answers requests instead of the cluster; see on.
+type hook struct {
+	verb, resource string
+	answer         clienttesting.ReactionFunc
+}
+
+// on has answer asked first about requests with this verb and resource ("*":
+// any) from now on. The client's own list of reactors cannot change while it is
+// used.
+func (c *cluster) on(verb, resource string, answer clienttesting.ReactionFunc) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.hooks = append(c.hooks, hook{verb, resource, answer})
+}
+
+func (c *cluster) ask(a clienttesting.Action) (bool, runtime.Object, error) {
+	c.mu.Lock()
+	hooks := c.hooks
+	c.mu.Unlock()
+	for _, h := range hooks {
+		if (h.verb != "*" && h.verb != a.GetVerb()) || (h.resource != "*" && h.resource != a.GetResource().Resource) {
+			continue
+		}
+		if done, o, err := h.answer(a); done {
+			return true, o, err
+		}
+	}
+	return false, nil, nil
 }
 
 func newCluster(tb testing.TB, objects ...runtime.Object) *cluster {
@@ -90,9 +121,14 @@ func newCluster(tb testing.TB, objects ...runtime.Object) *cluster {
 			return false, nil, nil
 		})
 	}
+	c.client.PrependReactor("*", "*", c.ask)
 	ctx, cancel := context.WithCancel(context.Background())
 	c.ctx = ctx
-	w, err := c.client.CoreV1().Pods(metav1.NamespaceAll).Watch(ctx, metav1.ListOptions{})
+	there, err := c.client.CoreV1().Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	w, err := c.client.CoreV1().Pods(metav1.NamespaceAll).Watch(ctx, metav1.ListOptions{ResourceVersion: there.ResourceVersion})
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -127,8 +128,8 @@ func (s *Sandboxes) open() error {
 
 var errClosed = fmt.Errorf("sandboxes are closed: %w", fleet.ErrUnavailable)
 
-// List implements fleet.Sandboxes: from the API server, not from what was
-// seen.
+// List implements fleet.Sandboxes: what the API server has, not what was seen
+// of it.
 func (s *Sandboxes) List(ctx context.Context) ([]fleet.SandboxID, error) {
 	if err := errors.Join(ctx.Err(), s.open()); err != nil {
 		return nil, fmt.Errorf("list sandboxes: %w", err)
@@ -137,7 +138,18 @@ func (s *Sandboxes) List(ctx context.Context) ([]fleet.SandboxID, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list sandboxes: %w", err)
 	}
-	return ids, nil
+	// One whose pod others have removed is still held here, until Destroy.
+	s.mu.Lock()
+	for id, b := range s.boxes {
+		b.mu.Lock()
+		if b.ended {
+			ids = append(ids, id)
+		}
+		b.mu.Unlock()
+	}
+	s.mu.Unlock()
+	slices.Sort(ids)
+	return slices.Compact(ids), nil
 }
 
 // Exited implements fleet.Sandboxes.

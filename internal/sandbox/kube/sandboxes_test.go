@@ -3,15 +3,12 @@ package kube_test
 import (
 	"context"
 	"errors"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	networkingv1 "k8s.io/api/networking/v1"
-	nodev1 "k8s.io/api/node/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -92,7 +89,7 @@ func TestWhatTheSchedulerSaysIsTold(t *testing.T) {
 	s := c.opened(t)
 	spec := specOf()
 	spec.Startup = 300 * time.Millisecond
-	c.client.PrependReactor("create", "pods", func(a clienttesting.Action) (bool, runtime.Object, error) {
+	c.on("create", "pods", func(a clienttesting.Action) (bool, runtime.Object, error) {
 		pod := a.(clienttesting.CreateAction).GetObject().(*corev1.Pod)
 		pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse,
 			Reason: "Unschedulable", Message: "0/3 nodes are available: 3 Insufficient cpu."}}
@@ -124,7 +121,7 @@ func TestRefusalsOfTheAPIServerSayWhatIsMissing(t *testing.T) {
 		t.Run(x.name, func(t *testing.T) {
 			c := newCluster(t)
 			s := c.opened(t)
-			c.client.PrependReactor("create", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
+			c.on("create", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
 				return true, nil, x.err
 			})
 			_, err := s.Create(t.Context(), specOf())
@@ -143,7 +140,7 @@ func TestWhatMayPassIsTriedAgainAndAnswersThatWereLostAreFound(t *testing.T) {
 		apierrors.NewTooManyRequests("slow down", 0), apierrors.NewInternalError(errors.New("etcd")),
 		context.DeadlineExceeded, // after the pod was made
 	}
-	c.client.PrependReactor("create", "pods", func(a clienttesting.Action) (bool, runtime.Object, error) {
+	c.on("create", "pods", func(a clienttesting.Action) (bool, runtime.Object, error) {
 		if len(answers) == 0 {
 			return false, nil, nil
 		}
@@ -172,7 +169,7 @@ func TestAPodOfALostAnswerIsRemovedWhenItShows(t *testing.T) {
 	c := newCluster(t)
 	s := c.opened(t)
 	var lost *corev1.Pod
-	c.client.PrependReactor("create", "pods", func(a clienttesting.Action) (bool, runtime.Object, error) {
+	c.on("create", "pods", func(a clienttesting.Action) (bool, runtime.Object, error) {
 		lost = a.(clienttesting.CreateAction).GetObject().(*corev1.Pod).DeepCopy()
 		return true, nil, apierrors.NewTimeoutError("lost", 0)
 	})
@@ -260,76 +257,6 @@ func TestAClaimIsWrittenOnceAndLater(t *testing.T) {
 	}
 }
 
-func TestHowAPodEndedIsTold(t *testing.T) {
-	terminated := func(reason string, code int32) corev1.PodStatus {
-		return corev1.PodStatus{Phase: corev1.PodFailed, ContainerStatuses: []corev1.ContainerStatus{{Name: "agent",
-			State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Reason: reason, ExitCode: code}}}}}
-	}
-	for _, x := range []struct {
-		name   string
-		status corev1.PodStatus
-		lost   fleet.TaskReason
-		exit   fleet.TaskReason
-		text   string
-	}{
-		{"memory", terminated("OOMKilled", 137), fleet.ReasonOOM, fleet.ReasonOOM, "resources.memory"},
-		{"crash", terminated("Error", 2), fleet.ReasonNodeLost, fleet.ReasonNodeLost, "exit code 2"},
-		{"disk", corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Evicted",
-			Message: `Usage of EmptyDir volume "workspace" exceeds the limit "1Gi". `}, fleet.ReasonDisk, fleet.ReasonNodeLost, "resources.disk"},
-		{"pressure", corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Evicted",
-			Message: "The node was low on resource: memory. "}, fleet.ReasonNodeLost, fleet.ReasonNodeLost, "low on resource"},
-		{"preempted", corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Preempting", Message: "Preempted in order to admit critical pod"},
-			fleet.ReasonNodeLost, fleet.ReasonNodeLost, "Preempting"},
-	} {
-		t.Run(x.name, func(t *testing.T) {
-			c := newCluster(t)
-			s := c.opened(t)
-			waiting, busy := specOf(), specOf()
-			for _, spec := range []fleet.SandboxSpec{waiting, busy} {
-				if _, err := s.Create(t.Context(), spec); err != nil {
-					t.Fatal(err)
-				}
-			}
-			r := sandboxtest.NewRecorder()
-			a := fleet.Assignment{Task: fleet.NewTaskID(time.Now()), Fence: 1, Command: []string{"sh", "-c", sandboxtest.ScriptSilent}}
-			if err := s.Claim(t.Context(), busy.ID, a, r); err != nil {
-				t.Fatal(err)
-			}
-			for _, spec := range []fleet.SandboxSpec{waiting, busy} {
-				pod := c.pod(t, spec.ID)
-				c.status(pod, func(p *corev1.Pod) { p.Status = x.status })
-				c.kill(pod.UID)
-			}
-			if err := r.LostWith(t); reasonOf(err) != x.lost || !strings.Contains(err.Error(), x.text) {
-				t.Errorf("lost with %v", err)
-			}
-			for range 2 {
-				if e := <-s.Exited(); e.Reason != x.exit || !strings.Contains(e.Err.Error(), x.text) {
-					t.Errorf("exit %+v", e)
-				}
-			}
-		})
-	}
-}
-
-func TestAPodDeletedByOthersIsLost(t *testing.T) {
-	c := newCluster(t)
-	s := c.opened(t)
-	spec := specOf()
-	if _, err := s.Create(t.Context(), spec); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.client.CoreV1().Pods(namespace).Delete(t.Context(), string(spec.ID), metav1.DeleteOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	if e := <-s.Exited(); e.ID != spec.ID || e.Reason != fleet.ReasonNodeLost || !strings.Contains(e.Err.Error(), "deleted by somebody else") {
-		t.Errorf("exit %+v", e)
-	}
-	if err := s.Destroy(t.Context(), spec.ID); err != nil {
-		t.Errorf("destroy: %v", err)
-	}
-}
-
 func TestWhileTheAPIServerIsAway(t *testing.T) {
 	c := newCluster(t)
 	s := c.opened(t)
@@ -339,7 +266,7 @@ func TestWhileTheAPIServerIsAway(t *testing.T) {
 	}
 	var away atomic.Bool
 	away.Store(true)
-	c.client.PrependReactor("*", "*", func(clienttesting.Action) (bool, runtime.Object, error) {
+	c.on("*", "*", func(clienttesting.Action) (bool, runtime.Object, error) {
 		if away.Load() {
 			return true, nil, apierrors.NewServiceUnavailable("away")
 		}
@@ -379,73 +306,9 @@ func TestUsageIsUnknownWhereNothingIsMeasured(t *testing.T) {
 	}
 }
 
-func TestThePodIsConfinedAndHasNoSecret(t *testing.T) {
-	c := newCluster(t)
-	if err := c.client.Tracker().Add(&nodev1.RuntimeClass{ObjectMeta: metav1.ObjectMeta{Name: "sandboxed"}, Handler: "runsc"}); err != nil {
-		t.Fatal(err)
-	}
-	s := c.opened(t, func(o *kube.Options) { o.Pods.UserNamespaces = true })
-	spec := specOf()
-	spec.Network = fleet.Network{Mode: fleet.NetworkProxy, Allow: []string{"example.com"}}
-	iso, err := s.Create(t.Context(), spec)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if iso.Runtime != fleet.RuntimeGVisor || !iso.UserNamespace || iso.Node != nodeName || iso.Network != fleet.NetworkProxy || !iso.Seccomp {
-		t.Errorf("isolation %+v", iso)
-	}
-	if !slices.ContainsFunc(iso.Lost, func(l string) bool { return strings.Contains(l, "podPidsLimit") }) {
-		t.Errorf("lost %q", iso.Lost)
-	}
-	p := c.pod(t, spec.ID).Spec
-	agent, installer := p.Containers[0], p.InitContainers[0]
-	for _, v := range agent.VolumeMounts {
-		if v.Name == "identity" {
-			t.Error("the agent's container sees the token's volume")
-		}
-	}
-	for _, k := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage} {
-		if q := agent.Resources.Limits[k]; !q.Equal(agent.Resources.Requests[k]) || q.IsZero() {
-			t.Errorf("%s: %v", k, agent.Resources)
-		}
-	}
-	if *p.AutomountServiceAccountToken || *p.HostUsers || *p.RuntimeClassName != "sandboxed" || p.DNSPolicy != corev1.DNSNone ||
-		p.HostAliases[0].Hostnames[0] != "gateway.muster" || !*p.SecurityContext.RunAsNonRoot {
-		t.Errorf("pod %+v", p)
-	}
-	for _, x := range []corev1.Container{agent, installer} {
-		if c := x.SecurityContext; *c.AllowPrivilegeEscalation || !*c.ReadOnlyRootFilesystem || c.Capabilities.Drop[0] != "ALL" {
-			t.Errorf("container %s: %+v", x.Name, c)
-		}
-	}
-}
-
-func TestTheNetworkIsClosedBeforeTheFirstSandbox(t *testing.T) {
-	c := newCluster(t)
-	wrong := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: "muster-coders-sandboxes", Namespace: namespace},
-		Spec: networkingv1.NetworkPolicySpec{PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{"x": "y"}},
-			PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress}}}
-	if _, err := c.client.NetworkingV1().NetworkPolicies(namespace).Create(t.Context(), wrong, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	c.opened(t)
-	closed, err := c.client.NetworkingV1().NetworkPolicies(namespace).Get(t.Context(), "muster-coders-sandboxes", metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(closed.Spec.PolicyTypes) != 2 || len(closed.Spec.Ingress) != 0 || len(closed.Spec.Egress) != 1 ||
-		closed.Spec.Egress[0].Ports[0].Port.IntValue() != 8443 || closed.Spec.PodSelector.MatchLabels["muster.dev/fleet"] != "coders" {
-		t.Errorf("%+v", closed.Spec)
-	}
-	open, err := c.client.NetworkingV1().NetworkPolicies(namespace).Get(t.Context(), "muster-coders-open", metav1.GetOptions{})
-	if err != nil || open.Spec.PodSelector.MatchLabels["muster.dev/network"] != "open" || len(open.Spec.Ingress) > 0 {
-		t.Errorf("%+v, %v", open, err)
-	}
-}
-
 func TestWithoutTheRightToCloseTheNetworkNothingStarts(t *testing.T) {
 	c := newCluster(t)
-	c.client.PrependReactor("patch", "networkpolicies", func(clienttesting.Action) (bool, runtime.Object, error) {
+	c.on("patch", "networkpolicies", func(clienttesting.Action) (bool, runtime.Object, error) {
 		return true, nil, apierrors.NewForbidden(schema.GroupResource{Group: "networking.k8s.io", Resource: "networkpolicies"}, "x",
 			errors.New(`User "u" cannot patch resource "networkpolicies"`))
 	})

@@ -19,11 +19,7 @@ import (
 )
 
 func TestPlainConformance(t *testing.T) {
-	sandboxtest.Run(t, func(t *testing.T) sandboxtest.Harness {
-		h := harness(t, false)
-		h.Without = append(h.Without, sandboxtest.NoReadings)
-		return h
-	})
+	sandboxtest.Run(t, func(t *testing.T) sandboxtest.Harness { return harness(t, false) })
 }
 
 // TestPlainPodsAreAdmittedAsRestricted has the API server itself check the
