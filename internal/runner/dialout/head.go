@@ -76,7 +76,7 @@ func readLine(br *bufio.Reader, left *int) (string, error) {
 			continue
 		}
 		if err != nil {
-			if err == io.EOF { //nolint:errorlint // so does it this
+			if err == io.EOF {
 				err = io.ErrUnexpectedEOF
 			}
 			return "", err

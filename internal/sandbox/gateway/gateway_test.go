@@ -305,7 +305,7 @@ func TestListener(t *testing.T) {
 	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("%v", err)
 	}
-	if _, err := far[1].Read(make([]byte, 1)); err != io.EOF {
+	if _, err := far[1].Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("a connection nobody accepted is open: %v", err)
 	}
 	if err := l.Deliver(far[0]); !errors.Is(err, fleet.ErrUnavailable) {

@@ -85,6 +85,9 @@ func (w *warm) object(kind, name string, spec map[string]any) *unstructured.Unst
 	o.SetName(name)
 	o.SetNamespace(w.s.o.Namespace)
 	o.SetLabels(maps.Clone(w.s.o.selector()))
+	if w.s.o.Owner != nil && kind != "SandboxClaim" { // a task outlives its fleet's object
+		o.SetOwnerReferences([]metav1.OwnerReference{*w.s.o.Owner})
+	}
 	return o
 }
 

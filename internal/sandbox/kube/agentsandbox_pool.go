@@ -33,7 +33,7 @@ const (
 	settle = 20 * time.Second
 	// adoption is how long a claim takes at most, as a rule, until its pod is
 	// out of the pool.
-	adoption = 2 * time.Second
+	adoption = 10 * time.Second
 	// unseen is how long a pod that was asked for may take to be seen.
 	unseen = 10 * time.Second
 	// idlePool is how long a pool without pods is kept.

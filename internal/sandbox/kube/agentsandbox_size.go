@@ -86,7 +86,7 @@ func (w *warm) bring(ctx context.Context, p *pool) (time.Duration, error) {
 		w.mu.Unlock()
 		return adoption, w.write(ctx, p, need)
 	case keep < p.written:
-		return w.lower(ctx, p, keep) // unlocks
+		return w.lower(ctx, p) // unlocks
 	}
 	p.lowerAt = time.Time{}
 	idle := w.idle(p, now)
@@ -102,7 +102,7 @@ func (w *warm) bring(ctx context.Context, p *pool) (time.Duration, error) {
 
 // lower makes a pool smaller, but never by more than was removed from it by
 // name: so its controller never chooses. w.mu is held, and released.
-func (w *warm) lower(ctx context.Context, p *pool, keep int) (time.Duration, error) {
+func (w *warm) lower(ctx context.Context, p *pool) (time.Duration, error) {
 	now := w.s.o.Clock()
 	if p.lowerAt.IsZero() {
 		p.lowerAt = now.Add(linger)
@@ -131,7 +131,7 @@ func (w *warm) lower(ctx context.Context, p *pool, keep int) (time.Duration, err
 		}
 	}
 	w.mu.Lock()
-	_, keep = w.sizes(p, now)
+	_, keep := w.sizes(p, now)
 	n := max(keep, p.written-p.ended)
 	if overdue { // pods that were to come have not: there is nothing to choose from
 		n = keep

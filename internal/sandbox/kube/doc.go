@@ -56,6 +56,17 @@
 // every 10 s and only when somebody asks. Without it usage is unknown, and said
 // to be: fleet.ErrUnavailable, not zero.
 //
+// # Agent-sandbox
+//
+// With Options.AgentSandbox the pods are those of agent-sandbox's warm pools:
+//
+//	Create   pool's replicas (the number held and waited for; many creations, one
+//	         PATCH) ─▶ its controller makes a pod ─▶ PATCH pod: which sandbox it is
+//	Claim    one message over the link, as ever; behind it POST SandboxClaim, by
+//	         the pod's name and for that pod alone
+//	Destroy  DELETE claim, Sandbox and pod, by name; then the pool is made smaller,
+//	         by no more than was removed
+//
 // # Other makers of pods
 //
 // What is special about plain Pods is behind the interface maker: whoever else

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
@@ -24,8 +25,11 @@ type Options struct {
 	// AgentSandbox takes the pods from the warm pools of the agent-sandbox
 	// project instead of making them; see AgentSandboxServed. Needs Dynamic.
 	AgentSandbox bool
-	Namespace    string // of the pods
-	Fleet        string // name of the fleet, a label value
+	// Owner is the Fleet object, where there is one: pools and policies go with
+	// it.
+	Owner     *metav1.OwnerReference
+	Namespace string // of the pods
+	Fleet     string // name of the fleet, a label value
 	// Sessions knows the secrets of runners; a *gateway.Gateway.
 	Sessions Sessions
 	// Exchange is the one that the gateway's Peers is.

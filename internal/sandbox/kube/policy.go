@@ -49,10 +49,15 @@ func (o Options) policy(kind string, extra map[string]string) *apply.NetworkPoli
 	for k, v := range extra {
 		pods[k] = v
 	}
-	return apply.NetworkPolicy(o.policyName(kind), o.Namespace).
+	p := apply.NetworkPolicy(o.policyName(kind), o.Namespace).
 		WithLabels(map[string]string{kube.LabelOwner: kube.Owner, kube.LabelFleet: o.Fleet}).
 		WithSpec(apply.NetworkPolicySpec().
 			WithPodSelector(applymetav1.LabelSelector().WithMatchLabels(pods)))
+	if w := o.Owner; w != nil {
+		p.WithOwnerReferences(applymetav1.OwnerReference().
+			WithAPIVersion(w.APIVersion).WithKind(w.Kind).WithName(w.Name).WithUID(w.UID))
+	}
+	return p
 }
 
 // closedPolicy lets sandboxes reach the gateway and nothing else, and nobody

@@ -91,16 +91,14 @@ func New(ctx context.Context, o Options) (*Sandboxes, error) {
 	}
 	s.metrics = newMetrics(o)
 	s.marks = newMarks(s)
-	if err := s.watch(); err != nil {
-		s.cancel()
-		return nil, fmt.Errorf("open sandboxes: %w", err)
+	err := s.watch()
+	if err == nil && s.follower != nil {
+		err = s.follower.start(ctx)
 	}
-	if s.follower != nil {
-		if err := s.follower.start(ctx); err != nil {
-			s.cancel()
-			s.wg.Wait()
-			return nil, fmt.Errorf("open sandboxes: %w", err)
-		}
+	if err != nil {
+		s.cancel()
+		s.quiet()
+		return nil, fmt.Errorf("open sandboxes: %w", err)
 	}
 	s.marks.start()
 	o.Exchange.serve(o.Namespace, 1)
@@ -242,10 +240,15 @@ func (s *Sandboxes) Close() error {
 		<-b.settled
 		errs = append(errs, s.release(b))
 	}
+	s.quiet()
+	return errors.Join(errs...)
+}
+
+// quiet waits until nothing of the adapter runs; its context has ended.
+func (s *Sandboxes) quiet() {
 	s.marks.stop()
 	if s.follower != nil {
 		s.follower.stop()
 	}
 	s.wg.Wait()
-	return errors.Join(errs...)
 }

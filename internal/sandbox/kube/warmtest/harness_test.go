@@ -127,15 +127,19 @@ func logger(t testing.TB) *slog.Logger {
 // it.
 func (s *site) open(t testing.TB, name string, warm bool) *kube.Sandboxes {
 	t.Helper()
-	a, err := kube.New(t.Context(), kube.Options{
-		Client: s.cluster.Client, Dynamic: &measured{Interface: s.cluster.Dynamic, site: s}, AgentSandbox: warm, Namespace: s.namespace, Fleet: name,
-		Sessions: s.gateway, Exchange: s.exchange, RunnerImage: "registry.example/muster-runner:1", Logger: logger(t),
-		Door: kube.Door{URL: "https://127.0.0.1:" + strconv.Itoa(s.port), CA: s.ca, CIDRs: []string{"127.0.0.1/32"}, Port: int32(s.port)},
-	})
+	a, err := kube.New(t.Context(), s.options(t, name, warm))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return a
+}
+
+func (s *site) options(t testing.TB, name string, warm bool) kube.Options {
+	return kube.Options{
+		Client: s.cluster.Client, Dynamic: &measured{Interface: s.cluster.Dynamic, site: s}, AgentSandbox: warm, Namespace: s.namespace, Fleet: name,
+		Sessions: s.gateway, Exchange: s.exchange, RunnerImage: "registry.example/muster-runner:1", Logger: logger(t),
+		Door: kube.Door{URL: "https://127.0.0.1:" + strconv.Itoa(s.port), CA: s.ca, CIDRs: []string{"127.0.0.1/32"}, Port: int32(s.port)},
+	}
 }
 
 // opened is open, closed and emptied at the end of the test.
