@@ -35,6 +35,10 @@ type Options struct {
 	Log *slog.Logger
 }
 
+// standstill is how long a transaction may wait for its process, which does
+// nothing but compute in one.
+const standstill = 5 * time.Second
+
 // longestSchema leaves room for a suffix within the 63 bytes of an identifier
 // (PostgreSQL's documentation, "Identifiers and Key Words").
 const longestSchema = 48
@@ -114,8 +118,8 @@ func (o *Options) pool(dsn string) (*pgxpool.Config, error) {
 	ms := strconv.FormatInt(o.Patience.Milliseconds(), 10)
 	for name, value := range map[string]string{
 		"application_name": o.Application, "statement_timeout": ms, "lock_timeout": ms,
-		// A process that was cut off in a transaction must not hold up others.
-		"idle_in_transaction_session_timeout": ms,
+		// A process that stands still in a transaction must not hold up others.
+		"idle_in_transaction_session_timeout": strconv.FormatInt(min(o.Patience, standstill).Milliseconds(), 10),
 		// Every query goes by an index, or reads a table of some rows. The planner
 		// is to find that when tables are new and it knows nothing of them, too;
 		// and none runs long enough for compiling it to pay.

@@ -32,6 +32,9 @@ func Fault(err error) error {
 	switch {
 	case err == nil || known(err):
 		return err
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		// A deadline of ours, not the caller's, which Do looks at first.
+		return fmt.Errorf("PostgreSQL: %w: %v", fleet.ErrUnavailable, err) //nolint:errorlint // who asks for the caller's deadline must not find ours
 	case !errors.As(err, &pg):
 		return fmt.Errorf("PostgreSQL: %w: %w", fleet.ErrUnavailable, err)
 	}
@@ -53,7 +56,7 @@ func Fault(err error) error {
 
 func known(err error) bool {
 	return slices.ContainsFunc([]error{
-		context.Canceled, context.DeadlineExceeded, fleet.ErrUnavailable, fleet.ErrDenied, fleet.ErrNotFound,
+		fleet.ErrUnavailable, fleet.ErrDenied, fleet.ErrNotFound,
 		fleet.ErrInvalid, fleet.ErrFenced, fleet.ErrCorrupt, fleet.ErrConflict, fleet.ErrFull,
 	}, func(kind error) bool { return errors.Is(err, kind) })
 }

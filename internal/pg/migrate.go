@@ -53,10 +53,13 @@ func (s *Server) Migrate(ctx context.Context, name string, files fs.FS) error {
 		return err
 	}
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error { return s.migrate(ctx, tx, name, all) })
-	if err != nil {
-		return fmt.Errorf("schema %s: %w", s.opt.Schema, Fault(err))
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return fmt.Errorf("schema %s: %w", s.opt.Schema, ctx.Err())
 	}
-	return nil
+	return fmt.Errorf("schema %s: %w", s.opt.Schema, Fault(err))
 }
 
 func (s *Server) migrate(ctx context.Context, tx pgx.Tx, name string, all []Migration) error {

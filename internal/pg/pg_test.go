@@ -49,10 +49,13 @@ func TestFault(t *testing.T) {
 	if err := Fault(errors.New("connection reset")); !errors.Is(err, fleet.ErrUnavailable) {
 		t.Errorf("no answer: %v", err)
 	}
-	for _, err := range []error{nil, context.Canceled, fleet.ErrNotFound} {
+	for _, err := range []error{nil, fleet.ErrNotFound, fleet.ErrFenced} {
 		if got := Fault(err); !errors.Is(got, err) || errors.Is(got, fleet.ErrUnavailable) {
 			t.Errorf("%v became %v", err, got)
 		}
+	}
+	if err := Fault(fmt.Errorf("connect: %w", context.DeadlineExceeded)); !errors.Is(err, fleet.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a deadline of ours: %v", err)
 	}
 	if Refused(&pgconn.PgError{Code: "57P01", Severity: "FATAL"}) || !Refused(&pgconn.PgError{Code: "23505", Severity: "ERROR"}) || Refused(errors.New("x")) {
 		t.Error("refused")

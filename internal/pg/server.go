@@ -118,9 +118,12 @@ func (s *Server) Dedicated(ctx context.Context) (*pgx.Conn, error) {
 	if err := s.Err(); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.opt.Patience)
+	bounded, cancel := context.WithTimeout(ctx, s.opt.Patience)
 	defer cancel()
-	c, err := pgx.ConnectConfig(ctx, s.single.Copy())
+	c, err := pgx.ConnectConfig(bounded, s.single.Copy())
+	if err != nil && ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
 	return c, Fault(err)
 }
 

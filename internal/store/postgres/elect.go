@@ -12,21 +12,22 @@ import (
 )
 
 // The times of an election. A leader that cannot reach the server stops within
-// beat and patienceOfLeader; the server lets go of the lock of one that is cut
-// off within the keep-alive times, which are shorter than the patience of an
-// operator and longer than a leader goes on.
+// beat and patienceOfLeader. The server lets go of the lock of one that died at
+// once, of one that is cut off within the keep-alive times; a candidate ends the
+// session of one that has not said anything for silence.
 const (
 	beat             = time.Second
 	patienceOfLeader = 2 * time.Second
 	candidacy        = 500 * time.Millisecond
+	silence          = 6 * time.Second
 )
 
 // Campaign waits until this process is elected, begins a term (Lead), and runs
 // lead with a context that ends when leadership does; then it campaigns again,
-// until ctx ends, the store is closed, or lead returns an error. One process among those that
-// campaign on a schema leads at a time: whoever holds a lock that the server
-// ties to a connection, so that a leader that dies, or that the server cannot
-// reach any more, is followed by another within some seconds. Its error is
+// until ctx ends, the store is closed, or lead returns an error. Of those that
+// campaign on a schema one leads at a time: whoever holds a lock that the server
+// ties to a connection. A leader that dies is followed by another within about
+// a second, one that is cut off or stands still within some ten. Its error is
 // lead's, or ctx's.
 func (db *DB) Campaign(ctx context.Context, lead func(ctx context.Context, term int64) error) error {
 	lost := false
@@ -65,18 +66,8 @@ func (db *DB) stand(ctx context.Context, lead func(context.Context, int64) error
 	if _, err := db.ask(ctx, c, "SET tcp_keepalives_idle = 2; SET tcp_keepalives_interval = 1; SET tcp_keepalives_count = 2; SET tcp_user_timeout = 4000; SET lock_timeout = 0; SET statement_timeout = 0"); err != nil {
 		return false, err
 	}
-	number := pg.LockNumber(db.server.Schema() + " leader")
-	for {
-		got, err := db.try(ctx, c, number)
-		if err != nil {
-			return false, err
-		}
-		if got {
-			break
-		}
-		if err := sleep(ctx, candidacy); err != nil {
-			return false, err
-		}
+	if err := db.wait(ctx, c); err != nil {
+		return false, err
 	}
 	term, err := db.Lead(ctx)
 	if err != nil {
@@ -85,11 +76,48 @@ func (db *DB) stand(ctx context.Context, lead func(context.Context, int64) error
 	return true, db.reign(ctx, c, term, lead)
 }
 
-func (db *DB) try(ctx context.Context, c *pgx.Conn, number int64) (got bool, err error) {
+// wait returns once the lock is held on c.
+func (db *DB) wait(ctx context.Context, c *pgx.Conn) error {
+	number := pg.LockNumber(db.server.Schema() + " leader")
+	var last [2]int64
+	heard := time.Now()
+	for {
+		got, now, err := db.try(ctx, c, number)
+		if err != nil || got {
+			return err
+		}
+		if now != last {
+			last, heard = now, time.Now()
+		}
+		if time.Since(heard) > silence {
+			db.opt.Log.Warn("the leader is silent; ending its session", "term", now[0], "silent", time.Since(heard).Round(time.Second))
+			if err := db.unseat(ctx, c, number); err != nil {
+				return err
+			}
+			heard = time.Now()
+		}
+		if err := sleep(ctx, candidacy); err != nil {
+			return err
+		}
+	}
+}
+
+// try asks for the lock, and for the term and the beat of who has it.
+func (db *DB) try(ctx context.Context, c *pgx.Conn, number int64) (got bool, now [2]int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, patienceOfLeader)
 	defer cancel()
-	err = c.QueryRow(ctx, "SELECT pg_try_advisory_lock($1)", number).Scan(&got)
-	return got, pg.Fault(err)
+	err = c.QueryRow(ctx, "SELECT pg_try_advisory_lock($1), term, beat FROM leadership", number).Scan(&got, &now[0], &now[1])
+	return got, now, pg.Fault(err)
+}
+
+// unseat ends the session that holds the lock. See PostgreSQL's documentation,
+// "pg_locks", for how it shows an advisory lock of one number.
+func (db *DB) unseat(ctx context.Context, c *pgx.Conn, number int64) error {
+	ctx, cancel := context.WithTimeout(ctx, patienceOfLeader)
+	defer cancel()
+	_, err := c.Exec(ctx, `SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1
+		AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND (classid::bigint << 32) + objid::bigint = $1`, number)
+	return pg.Fault(err)
 }
 
 func (db *DB) ask(ctx context.Context, c *pgx.Conn, query string) (int64, error) {
@@ -103,35 +131,39 @@ func (db *DB) ask(ctx context.Context, c *pgx.Conn, query string) (int64, error)
 func (db *DB) reign(ctx context.Context, c *pgx.Conn, term int64, lead func(context.Context, int64) error) error {
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	over := make(chan error, 1)
-	go func() { over <- lead(ctx, term) }()
+	var ended error
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		ended = lead(ctx, term)
+	}()
 	t := time.NewTicker(beat)
 	defer t.Stop()
 	for {
 		select {
-		case err := <-over:
-			if err != nil {
-				err = &leadError{err}
+		case <-over:
+			if ended != nil {
+				return &leadError{ended}
 			}
-			return err
+			return nil
 		case <-ctx.Done():
-			<-over
+			<-over // it was asked to end: whatever it returns is of that
 			return ctx.Err()
 		case <-db.stopped:
 			end(db.closedErr())
-			<-over
+			<-over // it was asked to end: whatever it returns is of that
 			return db.closedErr()
 		case <-t.C:
 		}
 		// Whether another leads though the lock is held: somebody called Lead.
-		n, err := db.ask(ctx, c, fmt.Sprintf("SELECT FROM leadership WHERE term = %d", term))
+		n, err := db.ask(ctx, c, fmt.Sprintf("UPDATE leadership SET beat = beat + 1 WHERE term = %d", term))
 		if err == nil && n == 0 {
 			err = fmt.Errorf("term %d: %w", term, ErrDeposed)
 		}
 		if err != nil && ctx.Err() == nil {
 			err = fmt.Errorf("leadership is lost: %w", err)
 			end(err)
-			<-over
+			<-over // it was asked to end: whatever it returns is of that
 			return err
 		}
 	}

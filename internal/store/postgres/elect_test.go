@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -146,8 +147,9 @@ func leader(spec string) {
 	})
 }
 
-// testCampaignKilled kills a leader as the kernel does.
-func testCampaignKilled(t *testing.T, s *servers.Postgres) {
+// victim starts a leader in a process of its own, and a candidate in this one.
+func victim(t *testing.T, s *servers.Postgres) (*exec.Cmd, *DB, reigns) {
+	t.Helper()
 	db := open(t, s, Options{Schema: fresh(), Name: "heir"})
 	cmd := exec.CommandContext(t.Context(), os.Args[0]) //nolint:gosec // ourselves
 	cmd.Env = append(os.Environ(), leaderEnv+"="+db.server.Schema()+" "+s.URL())
@@ -158,6 +160,10 @@ func testCampaignKilled(t *testing.T, s *servers.Postgres) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill() // it may have been killed
+		_ = cmd.Wait()
+	})
 	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || !strings.Contains(line, "leads in term") {
 		t.Fatalf("%q, %v", line, err)
 	}
@@ -167,18 +173,45 @@ func testCampaignKilled(t *testing.T, s *servers.Postgres) {
 		t.Fatal("two lead")
 	case <-time.After(2 * candidacy):
 	}
-	if err := cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
+	return cmd, db, r
+}
+
+// succeeds checks that the heir leads within a time, and that it alone writes.
+func succeeds(t *testing.T, db *DB, r reigns, within time.Duration) {
+	t.Helper()
 	start := time.Now()
-	_ = cmd.Wait() // killed
-	next(t, r.begun, 10*time.Second)
-	t.Logf("led %s after the kill", time.Since(start).Round(time.Millisecond))
+	next(t, r.begun, within)
+	t.Logf("led after %s", time.Since(start).Round(time.Millisecond))
 	if err := db.PutSetting(t.Context(), "who", []byte("heir")); err != nil {
 		t.Fatal(err)
 	}
-	if v, err := db.Setting(t.Context(), "who"); err != nil || string(v) != "heir" {
-		t.Errorf("setting %q, %v", v, err)
+}
+
+// testCampaignKilled kills a leader as the kernel does.
+func testCampaignKilled(t *testing.T, s *servers.Postgres) {
+	cmd, db, r := victim(t, s)
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	succeeds(t, db, r, 10*time.Second)
+}
+
+// testCampaignFrozen has a leader stand still, perhaps amid a transaction, and
+// go on later: it is followed, and writes nothing any more.
+func testCampaignFrozen(t *testing.T, s *servers.Postgres) {
+	cmd, db, r := victim(t, s)
+	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	succeeds(t, db, r, 20*time.Second)
+	if err := cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	for range 20 { // it would write all the time
+		if v, err := db.Setting(t.Context(), "who"); err != nil || string(v) != "heir" {
+			t.Fatalf("setting %q, %v", v, err)
+		}
+		time.Sleep(20 * time.Millisecond)
 	}
 }
 

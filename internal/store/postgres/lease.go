@@ -18,7 +18,8 @@ import (
 const mostLeased = 64
 
 // Lease implements fleet.Queue: three exchanges with the server for each
-// mostLeased tasks, one when there is nothing to lease.
+// mostLeased tasks, one when there is nothing to lease. With Claim at most
+// mostLeased are leased.
 func (q queue) Lease(ctx context.Context, r fleet.LeaseRequest) ([]fleet.Delivery, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("lease: %w", err)
@@ -40,6 +41,9 @@ func (q queue) Lease(ctx context.Context, r fleet.LeaseRequest) ([]fleet.Deliver
 			return out, nil
 		}
 		out = append(out, got...)
+		if r.Claim != nil {
+			return out, nil // a later round that fails would leave sandboxes named for nothing
+		}
 		for _, d := range got {
 			l.slots[d.Task.Spec.Pool]--
 		}
@@ -97,6 +101,9 @@ func (l *leasing) round(ctx context.Context) ([]fleet.Delivery, error) {
 	if err != nil {
 		if l.named && !pg.Refused(err) {
 			l.doubt()
+		}
+		if ctx.Err() != nil {
+			return nil, err
 		}
 		return nil, l.db.fault(err)
 	}

@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 	}
 	flag.Parse()
 	// Every history begins with a schema of its own, which takes a while.
-	if err := flag.Set("rapid.checks", "30"); err != nil {
+	if err := flag.Set("rapid.checks", "12"); err != nil {
 		panic(err)
 	}
 	goleak.VerifyTestMain(m)
@@ -75,6 +75,7 @@ func TestServer(t *testing.T) {
 		{"lead over one that hangs", testLeadOverHung},
 		{"campaign", testCampaign},
 		{"campaign of a process that is killed", testCampaignKilled},
+		{"campaign of a process that stands still", testCampaignFrozen},
 		{"campaign ends", testCampaignEnds},
 		{"migrate at once", testMigrateAtOnce},
 		{"newer schema", testNewerSchema},

@@ -178,6 +178,7 @@ CREATE TABLE leadership (
   single boolean PRIMARY KEY DEFAULT true CHECK (single),
   term   bigint NOT NULL,
   leader text   NOT NULL,
+  beat   bigint NOT NULL DEFAULT 0, -- grows while an elected leader lives
   since  timestamptz NOT NULL DEFAULT now()
 );
 INSERT INTO leadership (term, leader) VALUES (0, '');
