@@ -25,6 +25,40 @@ const (
 	busyEvery, busyAtMost = time.Second, 10 * time.Second
 )
 
+// errMore ends a scale-in.
+var errMore = errors.New("more is wanted by now")
+
+// less is a scale-in that is broken off as soon as more is wanted than there
+// is: workers that do not answer must not hold up those that are to come.
+func (s *Scaler) less(ctx context.Context, now time.Time, sc *scaleObject, do order, out outcome) (outcome, error) {
+	within, end := context.WithCancelCause(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(s.o.Every)
+		defer tick.Stop()
+		for {
+			select {
+			case <-within.Done():
+				return
+			case <-tick.C:
+			}
+			t := s.o.Targets()
+			if want, hold := s.wanted(s.o.Clock(), &t); hold == "" && want > int(sc.Spec.Replicas) {
+				end(errMore)
+			}
+		}
+	}()
+	err := s.scaleIn(within, now, sc, do, &out)
+	end(nil)
+	<-done
+	if errors.Is(context.Cause(within), errMore) {
+		out.held, out.again = "", s.o.Every
+		return out, nil
+	}
+	return out, err
+}
+
 // scaleIn lowers the replicas as far as nobody who works is hurt.
 func (s *Scaler) scaleIn(ctx context.Context, now time.Time, sc *scaleObject, do order, out *outcome) error {
 	if do.signals != "" {
@@ -178,7 +212,13 @@ func nextLook(now time.Time, ws []worker) time.Duration {
 // lower writes fewer replicas. Where somebody was faster everything is looked at
 // again: what was found out about the workers belongs to the old number.
 func (s *Scaler) lower(ctx context.Context, sc *scaleObject, n int, out *outcome) error {
-	err := s.write(ctx, sc, n, out)
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("lower the replicas of %s: %w", s.o.Target, err)
+	}
+	// One that is on its way is not broken off: it could have happened or not.
+	wctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), passTimeout)
+	defer cancel()
+	err := s.write(wctx, sc, n, out)
 	if errors.Is(err, fleet.ErrConflict) {
 		out.again = stepEvery
 		return nil

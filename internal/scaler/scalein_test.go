@@ -1,6 +1,9 @@
 package scaler
 
 import (
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"pgregory.net/rapid"
 
+	"muster.dev/muster/internal/fleet"
 	"muster.dev/muster/internal/kube"
 )
 
@@ -262,5 +266,32 @@ func TestMarksOfAFormerProcessAreTakenAway(t *testing.T) {
 		if p.Annotations[AnnotationLeaving] != "" || p.Annotations[kube.AnnotationDeletionCost] != "" {
 			t.Errorf("%s: %v", name, p.Annotations)
 		}
+	}
+}
+
+// Workers that do not answer are given a second each; who is wanted meanwhile
+// does not wait for them.
+func TestMoreIsWantedWhileWorkersAreAsked(t *testing.T) {
+	w := newWorld(t, "Deployment", 200, func(o *Options) { o.Clock = time.Now })
+	hang := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-hang }))
+	t.Cleanup(server.Close)
+	t.Cleanup(func() { close(hang) })
+	_, port, _ := net.SplitHostPort(server.Listener.Addr().String())
+	for n := range 200 {
+		w.pod(n, map[string]string{AnnotationBusyPort: port})
+	}
+	set := func(n int) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.targets = fleet.Targets{At: time.Now(), Pools: []fleet.PoolTargets{{Desired: n}}}
+	}
+	set(10)
+	asked := time.AfterFunc(300*time.Millisecond, func() { set(300) })
+	defer asked.Stop()
+	began := time.Now()
+	out, err := w.s.pass(t.Context(), began, order{10, ""})
+	if took := time.Since(began); err != nil || out.again != w.s.o.Every || took > 3*time.Second {
+		t.Errorf("after %s: %+v, %v; 200 seconds over 32 at once are six", took, out, err)
 	}
 }

@@ -190,6 +190,12 @@ func (s *Scaler) pass(ctx context.Context, now time.Time, do order) (outcome, er
 		return outcome{}, err
 	}
 	out := outcome{read: true, replicas: int(sc.Spec.Replicas)}
+	if s.wrote >= 0 && s.wrote != out.replicas { // somebody writes: it may be one
+		s.checked = time.Time{}
+		if err := s.look(ctx, now); err != nil {
+			return out, err
+		}
+	}
 	if s.rival != "" {
 		out.held = fmt.Sprintf("%s is also driven by %s: a target has one writer", s.o.Target, s.rival)
 		s.emit(ctx, sc, event{"Warning", "AnotherWriter", out.held})
@@ -197,8 +203,7 @@ func (s *Scaler) pass(ctx context.Context, now time.Time, do order) (outcome, er
 	}
 	s.foreign(ctx, sc)
 	if do.want < out.replicas {
-		err = s.scaleIn(ctx, now, sc, do, &out)
-		return out, err
+		return s.less(ctx, now, sc, do, out)
 	}
 	// Whoever was to leave is let go on before anybody new is started; that this
 	// fails is no reason to start nobody.
@@ -233,6 +238,9 @@ func (s *Scaler) scaleOut(ctx context.Context, sc *scaleObject, want int, out *o
 // write writes replicas onto what was read; ErrConflict: it changed since.
 func (s *Scaler) write(ctx context.Context, sc *scaleObject, n int, out *outcome) error {
 	if err := s.c.set(ctx, &s.o, sc, n); err != nil {
+		if !errors.Is(err, fleet.ErrConflict) {
+			s.wrote = -1 // it may have been written all the same
+		}
 		return err
 	}
 	s.wrote = n
