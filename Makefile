@@ -40,6 +40,10 @@ test: ## Install what the tests need, then vet and run every test with the race 
 	@runsc=; if [ "$(TEST_GVISOR)" != 0 ]; then runsc=$$(tools/install.sh runsc); fi; set -x; \
 	MUSTER_RUNSC=$$runsc $(GO) test -race -timeout $(TEST_TIMEOUT) $(PKG)
 
+.PHONY: generate
+generate: ## Write what follows from the sources: deploy/crds
+	$(GO) generate ./tools/crdgen
+
 .PHONY: build
 build: ## Build bin/muster and bin/muster-runner (static)
 	$(BUILD) -o bin/muster ./cmd/muster

@@ -87,7 +87,7 @@ func runUp(ctx context.Context, o upOptions, cmd *cobra.Command) error {
 		return err
 	}
 	d, err := openDaemon(ctx, daemonConfig{
-		dir: dir, fleet: spec, listen: o.listen, runner: o.runner, runtimes: o.runtimes,
+		dir: dir, fleet: spec, listen: o.listen, store: storeChoice{file: filepath.Join(dir, "muster.db")}, runner: o.runner, runtimes: o.runtimes,
 		onStop: o.onStop, parallel: o.parallel, log: log,
 	})
 	if err != nil {
@@ -138,6 +138,9 @@ func loadFleet(file, dir string) (*v1alpha1.Fleet, string, error) {
 	}
 	f, err := v1alpha1.ParseFleet(raw)
 	if err != nil {
+		return nil, "", fmt.Errorf("fleet %s: %w", from, err)
+	}
+	if err := f.CheckLocal(); err != nil {
 		return nil, "", fmt.Errorf("fleet %s: %w", from, err)
 	}
 	if err := checkMounts(f); err != nil {

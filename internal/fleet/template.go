@@ -12,8 +12,9 @@ const (
 	RuntimeGVisor     Runtime = "gvisor"
 	RuntimeRunc       Runtime = "runc"
 	RuntimeCrun       Runtime = "crun"
-	RuntimeKubernetes Runtime = "kubernetes"
-	RuntimeFake       Runtime = "fake" // tests only
+	RuntimeKata       Runtime = "kata"       // in a cluster, by RuntimeClass
+	RuntimeKubernetes Runtime = "kubernetes" // whatever the cluster runs pods with
+	RuntimeFake       Runtime = "fake"       // tests only
 )
 
 // ImageHost is the image made of the host's own /usr, read-only.
