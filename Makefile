@@ -34,6 +34,15 @@ test: ## Install what the tests need, then vet and run every test with the race 
 	@runsc=; if [ "$(TEST_GVISOR)" != 0 ]; then runsc=$$(tools/install.sh runsc); fi; set -x; \
 	MUSTER_RUNSC=$$runsc $(GO) test -race -timeout $(TEST_TIMEOUT) $(PKG)
 
+# Modules of their own, whose dependencies are none of Muster's.
+MODULES := test/helm
+ifeq ($(PKG),./...)
+test: test-modules
+endif
+.PHONY: test-modules
+test-modules:
+	@for m in $(MODULES); do (set -x; cd $$m && $(GO) vet ./... && $(GO) test -race -timeout $(TEST_TIMEOUT) ./...); done
+
 .PHONY: build
 build: ## Build bin/muster and bin/muster-runner (static)
 	$(BUILD) -o bin/muster ./cmd/muster
@@ -68,6 +77,10 @@ gvisor: ## Build runsc (gVisor) into bin/, so that `runtime: auto` uses it
 	@mkdir -p bin
 	@install -m 0755 "$$(tools/install.sh runsc)" bin/runsc
 	@echo "bin/runsc is there; the next make up uses it"
+
+.PHONY: manifests
+manifests: ## Make deploy/manifests, and the chart's copies of CRDs and dashboards
+	cd test/helm && $(GO) run ./render
 
 .PHONY: clean
 clean: ## Remove what was built here (data directories stay)
