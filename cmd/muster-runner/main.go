@@ -1,139 +1,45 @@
 //go:build linux
 
-// Command muster-runner is the process inside a sandbox. It is configured by
-// the environment of the sandbox's first process (see internal/runner) and has
-// no options for people.
+// Command muster-runner is the process inside a sandbox of this machine. It is
+// configured by the environment of the sandbox's first process (see
+// internal/runner/program) and has no options for people.
+//
+//	MUSTER_SOCKET         unix socket of the control plane
+//	MUSTER_TOKEN          what to show there
+//	MUSTER_PROXY_SOCKET   unix socket of the allow-list proxy; empty: none
 package main
 
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"os"
-	"os/signal"
-	"runtime"
-	"runtime/debug"
-	"strconv"
-	"syscall"
-
-	"golang.org/x/sys/unix"
+	"time"
 
 	"muster.dev/muster/internal/runner"
+	"muster.dev/muster/internal/runner/program"
 )
 
-func init() {
-	// The main thread becomes the one that starts the agent's processes: a
-	// thread less to keep.
-	runtime.LockOSThread()
-}
+func main() { program.Main(connect) }
 
-func main() {
-	do := run
-	if len(os.Args) == 2 && os.Args[1] == "observe" {
-		do = observe
+func connect(c *runner.Config) error {
+	socket, token, proxy := os.Getenv("MUSTER_SOCKET"), os.Getenv("MUSTER_TOKEN"), os.Getenv("MUSTER_PROXY_SOCKET")
+	if os.Getenv("MUSTER_GATEWAY") != "" {
+		return errors.New("MUSTER_GATEWAY is set, and this is the runner for sandboxes of one machine: in a pod start the one built from cmd/muster-runner/pod")
 	}
-	if err := do(); err != nil {
-		fmt.Fprintln(os.Stderr, "muster-runner:", err)
-		os.Exit(1)
+	if socket == "" || token == "" {
+		return errors.New("MUSTER_SOCKET and MUSTER_TOKEN are not set: this program is started by muster, inside a sandbox")
 	}
-}
-
-// observe prints what the kernel says of a process started like this one: for
-// the host, in images that have no cat.
-func observe() error {
-	for _, name := range []string{"/proc/self/status", "/proc/self/mountinfo"} {
-		b, err := os.ReadFile(name)
-		if err != nil {
-			return err
-		}
-		if _, err := os.Stdout.Write(b); err != nil {
-			return err
-		}
+	c.Token = func() string { return token }
+	c.Dial = func(ctx context.Context) (io.ReadWriteCloser, error) { return dial(ctx, socket) }
+	if proxy != "" {
+		c.Proxy = func(ctx context.Context) (net.Conn, error) { return dial(ctx, proxy) }
 	}
 	return nil
 }
 
-// gcPercent trades processor time, of which a waiting runner needs none, for
-// memory, which it holds.
-const gcPercent = 40
-
-func run() error {
-	unignore()
-	// Nobody with the agent's uid may trace or read this process.
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return fmt.Errorf("become undumpable: %w", err)
-	}
-	debug.SetGCPercent(gcPercent)
-	// Measured: one is as fast for claims and log, and keeps fewer threads.
-	runtime.GOMAXPROCS(1)
-	c, err := config()
-	if err != nil {
-		return err
-	}
-	// The agent inherits nothing of this, but what is not there cannot leak.
-	os.Clearenv()
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	if c.Scope = runner.ScopeAll; os.Getpid() != 1 {
-		c.Scope = runner.ScopeChildren
-		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
-			return fmt.Errorf("become the one that adopts orphans: %w", err)
-		}
-	}
-	catchSignals(c.Scope == runner.ScopeAll, cancel)
-	return runner.Run(ctx, c)
-}
-
-// catchSignals keeps signals meant to end a process from ending this one. They
-// are caught, not ignored: an ignored signal would be inherited by the agent.
-// Where the runner is not pid 1, SIGTERM ends it.
-func catchSignals(init bool, cancel context.CancelFunc) {
-	signals := []os.Signal{
-		syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2,
-		syscall.SIGALRM, syscall.SIGVTALRM, syscall.SIGPIPE, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU,
-	}
-	ch := make(chan os.Signal, 1)
-	signal.Notify(ch, signals...)
-	go func() {
-		for s := range ch {
-			if !init && s == syscall.SIGTERM {
-				cancel()
-			}
-		}
-	}()
-}
-
-func config() (runner.Config, error) {
-	socket := os.Getenv("MUSTER_SOCKET")
-	c := runner.Config{
-		Token:       os.Getenv("MUSTER_TOKEN"),
-		Home:        or(os.Getenv("MUSTER_HOME"), "/home/agent"),
-		Workspace:   or(os.Getenv("MUSTER_WORKSPACE"), "/workspace"),
-		ProxySocket: os.Getenv("MUSTER_PROXY_SOCKET"),
-		Isolate:     true,
-	}
-	if socket == "" || c.Token == "" {
-		return c, errors.New("MUSTER_SOCKET and MUSTER_TOKEN are not set: this program is started by muster, inside a sandbox")
-	}
-	var err error
-	if c.UID, err = strconv.Atoi(or(os.Getenv("MUSTER_UID"), "1000")); err != nil {
-		return c, fmt.Errorf("MUSTER_UID: %w", err)
-	}
-	if c.GID, err = strconv.Atoi(or(os.Getenv("MUSTER_GID"), "1000")); err != nil {
-		return c, fmt.Errorf("MUSTER_GID: %w", err)
-	}
-	c.Dial = func(ctx context.Context) (io.ReadWriteCloser, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", socket)
-	}
-	return c, nil
-}
-
-func or(s, fallback string) string {
-	if s == "" {
-		return fallback
-	}
-	return s
+func dial(ctx context.Context, path string) (net.Conn, error) {
+	d := net.Dialer{Timeout: 5 * time.Second}
+	return d.DialContext(ctx, "unix", path)
 }

@@ -54,9 +54,17 @@ type command struct {
 	ctty  bool
 }
 
+// sharedUser is what is lost without a user of its own for the agent.
+const sharedUser = "agent and runner share one user id: the agent cannot read or trace its runner, but can end it, and its own task with it"
+
 func newAgent(c Config) *agent {
 	a := &agent{uid: c.UID, gid: c.GID, scope: c.Scope, jobs: make(chan func()), quit: make(chan struct{}), procs: map[int]*process{}, held: map[int]int{}}
 	if !c.Isolate {
+		return a
+	}
+	if c.SameUID {
+		a.lost = append(a.lost, sharedUser)
+		a.openOOM()
 		return a
 	}
 	a.switchUser = canSwitch(c.UID, c.GID)

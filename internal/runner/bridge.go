@@ -3,6 +3,7 @@
 package runner
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -22,7 +23,7 @@ func (r *Runner) startBridge() error {
 		return fmt.Errorf("listen for the proxy bridge: %w", err)
 	}
 	r.proxyPort = l.Addr().(*net.TCPAddr).Port
-	b := &bridge{socket: r.c.ProxySocket, slots: make(chan struct{}, maxBridged)}
+	b := &bridge{ctx: r.ctx, dial: r.c.Proxy, slots: make(chan struct{}, maxBridged)}
 	r.wg.Go(func() {
 		<-r.ctx.Done()
 		_ = l.Close()
@@ -36,9 +37,10 @@ func (r *Runner) startBridge() error {
 }
 
 type bridge struct {
-	socket string
-	slots  chan struct{}
-	wg     sync.WaitGroup
+	ctx   context.Context // of the runner
+	dial  func(context.Context) (net.Conn, error)
+	slots chan struct{}
+	wg    sync.WaitGroup
 
 	mu     sync.Mutex
 	open   map[net.Conn]struct{}
@@ -107,7 +109,7 @@ func (b *bridge) carry(c net.Conn) {
 	if !b.track(c) {
 		return
 	}
-	out, err := net.DialTimeout("unix", b.socket, 5*time.Second)
+	out, err := b.dial(b.ctx)
 	if err != nil {
 		return
 	}

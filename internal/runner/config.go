@@ -6,27 +6,38 @@ import (
 	"context"
 	"io"
 	"maps"
+	"net"
 	"slices"
 	"strconv"
+	"time"
 )
 
 // Config of a runner.
 type Config struct {
-	// Dial connects to the control plane.
-	Dial  func(context.Context) (io.ReadWriteCloser, error)
-	Token string
+	// Dial connects to the control plane. An error that wraps ErrRefused ends
+	// the runner; after any other it tries again.
+	Dial func(context.Context) (io.ReadWriteCloser, error)
+	// Token is what the runner shows, asked after each Dial.
+	Token func() string
+	// LongestPause bounds the growing pauses between connections; 0: a second.
+	LongestPause time.Duration
+	// Disconnected is told why there is no connection; may be nil.
+	Disconnected func(error)
 	// UID and GID are the agent's; used with Isolate.
 	UID, GID  int
 	Home      string // of the agent
 	Workspace string // its working directory
 	Temp      string // where it may write besides; /tmp when empty
-	// ProxySocket leads to the allow-list proxy; empty: no network.
-	ProxySocket string
+	// Proxy connects to the allow-list proxy; nil: no network.
+	Proxy func(context.Context) (net.Conn, error)
 	// Scope says what the runner reaps, and kills when the task ends.
 	Scope Scope
 	// Isolate makes it drop the agent's rights: user, capabilities. Run then
 	// takes its thread with it.
 	Isolate bool
+	// SameUID says that the agent is meant to have the runner's own user, as
+	// where nothing may change it. UID and GID are not used then.
+	SameUID bool
 }
 
 // Scope is how far the runner's hand reaches.

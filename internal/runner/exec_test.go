@@ -225,7 +225,12 @@ func TestProxyBridge(t *testing.T) {
 	}()
 	defer func() { _ = l.Close() }()
 	b := newBox(t)
-	b.config = func(c *runner.Config) { c.ProxySocket = filepath.Join(dir, "p") }
+	b.config = func(c *runner.Config) {
+		c.Proxy = func(ctx context.Context) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", filepath.Join(dir, "p"))
+		}
+	}
 	b.o.Prepare = []string{`echo "$HTTPS_PROXY $http_proxy $NO_PROXY $NODE_USE_ENV_PROXY" > env`}
 	b.start().ready()
 	env, err := os.ReadFile(filepath.Join(b.workspace, "env"))

@@ -205,7 +205,7 @@ func (b *box) start() *box {
 	ctx, cancel := context.WithCancel(context.Background())
 	b.stop = cancel
 	c := runner.Config{
-		Token: token, UID: -1, GID: -1, Workspace: b.workspace,
+		Token: func() string { return token }, UID: -1, GID: -1, Workspace: b.workspace,
 		Home: filepath.Join(b.dir, "home"), Temp: filepath.Join(b.dir, "tmp"),
 		Dial: func(ctx context.Context) (io.ReadWriteCloser, error) {
 			var d net.Dialer

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"runtime/debug"
 	"sync"
@@ -47,7 +48,7 @@ func Run(ctx context.Context, c Config) error {
 	if c.Scope != ScopeGroups {
 		r.wg.Go(func() { r.a.reap(stop) })
 	}
-	if c.ProxySocket != "" {
+	if c.Proxy != nil {
 		if err := r.startBridge(); err != nil {
 			return err
 		}
@@ -64,7 +65,11 @@ func Run(ctx context.Context, c Config) error {
 	return result
 }
 
-// Back-off between connections.
+// ErrRefused says that the control plane will never take this runner.
+var ErrRefused = errors.New("refused by the control plane")
+
+// Back-off between connections. A part of each pause is random: the runners of
+// a whole fleet lose their control plane at the same moment.
 const (
 	firstPause = 20 * time.Millisecond
 	lastPause  = time.Second
@@ -73,7 +78,10 @@ const (
 // connect keeps a connection to the control plane until the report of the
 // task is stored.
 func (r *Runner) connect() error {
-	pause := firstPause
+	pause, longest := firstPause, lastPause
+	if r.c.LongestPause > 0 {
+		longest = r.c.LongestPause
+	}
 	for {
 		welcomed, done, err := r.session()
 		if done {
@@ -82,19 +90,25 @@ func (r *Runner) connect() error {
 		if r.ctx.Err() != nil {
 			return fmt.Errorf("runner stopped: %w", context.Cause(r.ctx))
 		}
+		if errors.Is(err, ErrRefused) {
+			return err
+		}
+		if r.c.Disconnected != nil {
+			r.c.Disconnected(err)
+		}
 		switch {
 		case errors.Is(err, protocol.ErrProtocol):
-			pause = lastPause
+			pause = longest
 		case welcomed:
 			pause = firstPause // whoever welcomes us also slows us down, if need be
 		}
-		t := time.NewTimer(pause)
+		t := time.NewTimer(pause/2 + rand.N(pause/2+1))
 		select {
 		case <-t.C:
 		case <-r.ctx.Done():
 			t.Stop()
 		}
-		pause = min(2*pause, lastPause)
+		pause = min(2*pause, longest)
 	}
 }
 
@@ -157,7 +171,7 @@ func (r *Runner) hello() protocol.Hello {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	h := protocol.Hello{
-		Magic: protocol.Magic, Version: protocol.Version, Token: r.c.Token,
+		Magic: protocol.Magic, Version: protocol.Version, Token: r.c.Token(),
 		State: r.state, Now: time.Now().UnixNano(), Lost: r.a.lost,
 	}
 	if t := r.task; t != nil {
