@@ -40,6 +40,7 @@ type Engine struct {
 	histories     histories
 	spend         spend
 	shadow        shadow
+	dedication    dedication
 	last          snapshot
 	said          map[fleet.PoolKey]said // what the journal was last told
 	ending        map[fleet.SandboxID]bool
@@ -182,6 +183,10 @@ func (e *Engine) shareWakes(ctx context.Context) {
 func (e *Engine) loop(ctx context.Context) {
 	changed, release := e.registry.Watch()
 	defer release()
+	var moved <-chan struct{} // nodes, where they tell
+	if w, ok := e.c.Nodes.(fleet.Watcher); ok {
+		moved = w.Changed()
+	}
 	tick := time.NewTicker(e.c.Tick)
 	defer tick.Stop()
 	gap := time.NewTimer(0)
@@ -201,6 +206,8 @@ func (e *Engine) loop(ctx context.Context) {
 			continue
 		case <-e.wake:
 		case <-changed:
+		case <-moved:
+			e.guard(ctx, true)
 		}
 		if !e.makeWay(ctx) {
 			return

@@ -41,6 +41,7 @@ func (e *Engine) keepHouse(ctx context.Context) {
 			e.c.Logger.Warn("cannot keep measurements", "error", err)
 		}
 	}
+	e.guard(ctx, false)
 	if due(&e.kept, now, keepEvery) {
 		if err := e.keepHistory(ctx, false); err != nil && ctx.Err() == nil {
 			e.c.Logger.Warn("cannot keep the history", "error", err)

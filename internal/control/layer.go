@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -28,22 +29,32 @@ type layer struct {
 	booting               map[fleet.NodeID]bool // as last seen
 }
 
-// boots notes which nodes became ready, and which vanished before.
-func (l *layer) boots(now time.Time, nodes []fleet.Node) {
+// boots notes which nodes became ready, and which vanished before. Where the
+// nodes know of boots that failed, one that vanished without was given up.
+func (l *layer) boots(now time.Time, nodes []fleet.Node, of fleet.Nodes) {
 	next := map[fleet.NodeID]bool{}
-	for _, n := range nodes {
+	for i := range nodes {
+		n := &nodes[i]
+		id := cmp.Or(n.BootID, n.ID)
 		switch {
 		case n.State == fleet.NodeBooting:
 			next[n.ID] = true
-		case l.booting[n.ID]:
+		case l.booting[id]:
 			l.started++
 			l.Boots.Add(now, n.ReadyAt.Sub(n.RequestedAt))
 			l.failure = ""
 		}
-		delete(l.booting, n.ID)
+		delete(l.booting, id)
 	}
+	known, _ := of.(fleet.BootFailures)
 	for id := range l.booting { // gone without having been ready
-		l.fail(fmt.Sprintf("node %s vanished while it booted", id))
+		why := fmt.Sprintf("node %s vanished while it booted", id)
+		if known != nil {
+			why = known.BootFailure(id)
+		}
+		if why != "" {
+			l.fail(why)
+		}
 	}
 	l.booting = next
 }
@@ -81,9 +92,10 @@ func (e *Engine) scale(ctx context.Context, nodes int) error {
 }
 
 // measure completes the observation of a fleet whose nodes come and go.
-func (l *layer) measure(now time.Time, o *plan.Observation, s *snapshot, p *plan.Policy) {
+func (l *layer) measure(s *snapshot, p *plan.Policy, of fleet.Nodes) {
+	now, o := s.at, &s.o
 	if s.err == "" && o.NodesError == "" {
-		l.boots(now, s.nodes)
+		l.boots(now, s.nodes, of)
 	}
 	o.NodeLead = l.Boots.Quantiles(now, leadWindow, fleet.Lead{P50: p.Nodes.BootLead, P95: p.Nodes.BootLead, P99: p.Nodes.BootLead})
 	o.NodesStarted, o.NodesFailed, o.NodeFailure = l.started, l.failed, l.failure

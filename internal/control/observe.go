@@ -72,7 +72,7 @@ func (e *Engine) observe(ctx context.Context, now time.Time, spec *Spec) snapsho
 	s.o.Floors = floorsAt(now, spec)
 	units := len(boxes)
 	if spec.elastic() {
-		e.layer.measure(now, &s.o, &s, &spec.Policy)
+		e.layer.measure(&s, &spec.Policy, e.c.Nodes)
 		units = len(nodes) * max(1, spec.Policy.Nodes.Slots) // whole nodes are paid
 	}
 	s.o.Spend = e.spend.charge(now, units, spec.Policy, nodes)

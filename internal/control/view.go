@@ -21,7 +21,7 @@ func (e *Engine) View(context.Context) (fleet.View, error) {
 		OldestAge: age(now, s.stats.Oldest), SignalsAsOf: s.asOf, SignalsError: s.err,
 		ObjectiveP99: e.spec.Policy.Objective, Sentence: s.p.Sentence(),
 		NodeHourMicroUSD: e.spec.Policy.Budget.NodeHour, Started: e.started,
-		Pools: []fleet.PoolView{}, Nodes: []fleet.NodeView{},
+		Pools: []fleet.PoolView{}, Nodes: []fleet.NodeView{}, Dedication: e.dedication.view(),
 	}
 	if s.at.IsZero() {
 		v.At, v.Sentence = now, "taking over what an earlier process left"

@@ -13,7 +13,7 @@ const (
 	NodeBooting  NodeState = "booting"
 	NodeReady    NodeState = "ready"
 	NodeCordoned NodeState = "cordoned" // takes no new sandboxes; may be un-cordoned
-	NodeDraining NodeState = "draining"
+	NodeDraining NodeState = "draining" // takes none either, and others decide about it
 	NodeGone     NodeState = "gone"
 )
 
@@ -27,6 +27,11 @@ type Node struct {
 	Slots       int       `json:"slots"`       // most sandboxes at once
 	RequestedAt time.Time `json:"requestedAt"`
 	ReadyAt     time.Time `json:"readyAt,omitzero"`
+	// BootID is the id that the node had while it booted, where that was
+	// another: what is asked for has no name before it is there.
+	BootID NodeID `json:"bootID,omitempty"`
+	// Message says why the node is in its state, where that is not plain.
+	Message string `json:"message,omitempty"`
 }
 
 // Nodes brings and returns machines. All methods are idempotent by id.
@@ -39,6 +44,22 @@ type Nodes interface {
 	// Cordon stops new sandboxes on a node; Uncordon allows them again.
 	Cordon(ctx context.Context, id NodeID) error
 	Uncordon(ctx context.Context, id NodeID) error
-	// Release returns an empty node.
+	// Release returns an empty node. ErrConflict: it is not empty.
 	Release(ctx context.Context, id NodeID) error
+}
+
+// BootFailures is a Nodes that knows of each boot that ended without a node
+// whether it failed. Without it every one that vanishes counts as failed.
+type BootFailures interface {
+	// BootFailure says why a boot that List no longer has failed; empty: it did
+	// not, it was given up. Does not block; may be repeated.
+	BootFailure(id NodeID) string
+}
+
+// Watcher is a port that tells of changes, so that nobody need wait for the
+// next look.
+type Watcher interface {
+	// Changed receives after a change, several as one. It is the same channel
+	// each time, for one listener.
+	Changed() <-chan struct{}
 }
