@@ -41,9 +41,6 @@ func base() []entry {
 		{path: "etc/ssl/certs/", mode: 0o755},
 		{path: "etc/ssl/certs/ca-certificates.crt", mode: 0o644, content: roots()},
 		{path: "tmp/", mode: 0o1777},
-		{path: "usr/", mode: 0o755},
-		{path: "usr/local/", mode: 0o755},
-		{path: "usr/local/bin/", mode: 0o755},
 	}
 }
 
@@ -120,10 +117,10 @@ func image(s source, b built) (v1.Image, error) {
 		RootFS:  v1.RootFS{Type: "layers"},
 		Config: v1.Config{
 			User:         strconv.Itoa(user) + ":" + strconv.Itoa(user),
-			Entrypoint:   []string{"/usr/local/bin/muster"},
+			Entrypoint:   []string{"/muster"},
 			Cmd:          []string{"serve"},
 			WorkingDir:   "/data",
-			Env:          []string{"PATH=/usr/local/bin", "MUSTER_HOME=/data", "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt"},
+			Env:          []string{"PATH=/", "MUSTER_HOME=/data", "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt"},
 			Labels:       annotations(s),
 			ExposedPorts: map[string]struct{}{"7433/tcp": {}, "7443/tcp": {}},
 		},
@@ -132,12 +129,12 @@ func image(s source, b built) (v1.Image, error) {
 		return nil, fmt.Errorf("configure the image: %w", err)
 	}
 	contents := [][]entry{base()}
-	for _, program := range programs {
-		content, err := os.ReadFile(b.paths[program])
+	for _, p := range programs {
+		content, err := os.ReadFile(b.paths[p.name])
 		if err != nil {
 			return nil, fmt.Errorf("read what was built: %w", err)
 		}
-		contents = append(contents, []entry{{path: "usr/local/bin/" + program, mode: 0o755, content: content}})
+		contents = append(contents, []entry{{path: p.name, mode: 0o755, content: content}})
 	}
 	for i, entries := range contents {
 		l, err := layer(entries, s.created)
@@ -146,7 +143,7 @@ func image(s source, b built) (v1.Image, error) {
 		}
 		by := "certificates and user"
 		if i > 0 {
-			by = programs[i-1]
+			by = programs[i-1].name
 		}
 		if img, err = mutate.Append(img, mutate.Addendum{Layer: l, MediaType: types.OCILayer, History: v1.History{Created: v1.Time{Time: s.created}, CreatedBy: by}}); err != nil {
 			return nil, fmt.Errorf("add the layer of %s: %w", by, err)

@@ -12,8 +12,12 @@ import (
 )
 
 // programs are what the image holds, in the order of their layers: the one
-// that changes less often first.
-var programs = []string{"muster-runner", "muster"}
+// that changes less often first. The runner is the one for pods; sandboxes of
+// one machine are not started from an image.
+var programs = []struct{ name, pkg string }{
+	{"muster-runner", "./cmd/muster-runner/pod"},
+	{"muster", "./cmd/muster"},
+}
 
 // built is the programs of one platform.
 type built struct {
@@ -30,15 +34,15 @@ func build(ctx context.Context, root, work, platform string) (built, error) {
 	}
 	b := built{platform: *p, paths: map[string]string{}}
 	for _, program := range programs {
-		at := filepath.Join(work, p.Architecture, program)
-		c := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=auto", "-ldflags", "-s -w", "-o", at, "./cmd/"+program)
+		at := filepath.Join(work, p.Architecture, program.name)
+		c := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=auto", "-ldflags", "-s -w", "-o", at, program.pkg)
 		c.Dir = root
 		c.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+p.OS, "GOARCH="+p.Architecture, "GOFLAGS=")
 		c.Stderr = os.Stderr
 		if err := c.Run(); err != nil {
-			return built{}, fmt.Errorf("build %s for %s: %w", program, platform, err)
+			return built{}, fmt.Errorf("build %s for %s: %w", program.name, platform, err)
 		}
-		b.paths[program] = at
+		b.paths[program.name] = at
 	}
 	return b, nil
 }

@@ -37,11 +37,11 @@ func described(t *testing.T) []built {
 	for _, arch := range []string{"amd64", "arm64"} {
 		b := built{platform: v1.Platform{OS: "linux", Architecture: arch}, paths: map[string]string{}}
 		for _, p := range programs {
-			at := filepath.Join(t.TempDir(), p)
-			if err := os.WriteFile(at, []byte(p+" for "+arch), 0o600); err != nil {
+			at := filepath.Join(t.TempDir(), p.name)
+			if err := os.WriteFile(at, []byte(p.name+" for "+arch), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			b.paths[p] = at
+			b.paths[p.name] = at
 		}
 		all = append(all, b)
 	}
@@ -82,7 +82,7 @@ func TestConfig(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if c.Config.User != "65532:65532" || c.Config.Entrypoint[0] != "/usr/local/bin/muster" || c.Architecture != arch {
+		if c.Config.User != "65532:65532" || c.Config.Entrypoint[0] != "/muster" || c.Architecture != arch {
 			t.Errorf("%+v", c)
 		}
 		if !c.Created.Equal(src.created) || c.Config.Labels["org.opencontainers.image.revision"] != src.revision {
@@ -119,7 +119,7 @@ func TestContents(t *testing.T) {
 		if !h.ModTime.Equal(src.created) {
 			t.Errorf("%s is of %v", h.Name, h.ModTime)
 		}
-		if h.Name == "usr/local/bin/muster" {
+		if h.Name == "muster" {
 			b, _ := io.ReadAll(r)
 			if string(b) != "muster for arm64" {
 				t.Errorf("the program is %q", b)
@@ -127,7 +127,7 @@ func TestContents(t *testing.T) {
 		}
 	}
 	slices.Sort(files)
-	want := "etc/group etc/passwd etc/ssl/certs/ca-certificates.crt usr/local/bin/muster usr/local/bin/muster-runner"
+	want := "etc/group etc/passwd etc/ssl/certs/ca-certificates.crt muster muster-runner"
 	if got := strings.Join(files, " "); got != want {
 		t.Errorf("files: %s\nwant   %s", got, want)
 	}
@@ -274,7 +274,7 @@ func TestTheProgramsRun(t *testing.T) {
 	rc := mutate.Extract(of(t, index, runtime.GOARCH))
 	defer func() { _ = rc.Close() }()
 	extract(t, rc, dir)
-	c := exec.CommandContext(t.Context(), "/usr/local/bin/muster", "version", "--client")
+	c := exec.CommandContext(t.Context(), "/muster", "version", "--client")
 	if os.Geteuid() == 0 {
 		chown(t, dir)
 		c.Dir, c.SysProcAttr = "/", &syscall.SysProcAttr{Chroot: dir, Credential: &syscall.Credential{Uid: user, Gid: user}}
@@ -282,7 +282,7 @@ func TestTheProgramsRun(t *testing.T) {
 		t.Log("not root: run from its directory, without chroot")
 		c.Path = filepath.Join(dir, c.Path)
 	}
-	c.Env = []string{"PATH=/usr/local/bin", "MUSTER_HOME=/data"}
+	c.Env = []string{"PATH=/", "MUSTER_HOME=/data"}
 	out, err := c.CombinedOutput()
 	if err != nil || !strings.HasPrefix(string(out), "muster ") {
 		t.Fatalf("%v: %s", err, out)
@@ -290,7 +290,7 @@ func TestTheProgramsRun(t *testing.T) {
 	t.Logf("%s", out)
 	size := int64(0)
 	for _, p := range programs {
-		st, err := os.Stat(b.paths[p])
+		st, err := os.Stat(b.paths[p.name])
 		if err != nil {
 			t.Fatal(err)
 		}
