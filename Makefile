@@ -33,15 +33,17 @@ test: ## Install what the tests need, then vet and run every test with the race 
 	$(GO) vet $(PKG)
 	@runsc=; if [ "$(TEST_GVISOR)" != 0 ]; then runsc=$$(tools/install.sh runsc); fi; set -x; \
 	MUSTER_RUNSC=$$runsc $(GO) test -race -timeout $(TEST_TIMEOUT) $(PKG)
+	@if [ "$(PKG)" = ./... ]; then $(MAKE) --no-print-directory test-modules; fi
 
 # Modules of their own, whose dependencies are none of Muster's.
-MODULES := test/helm
-ifeq ($(PKG),./...)
-test: test-modules
-endif
+MODULES := test/helm tools/image
 .PHONY: test-modules
 test-modules:
 	@for m in $(MODULES); do (set -x; cd $$m && $(GO) vet ./... && $(GO) test -race -timeout $(TEST_TIMEOUT) ./...); done
+
+.PHONY: generate
+generate: ## Write what follows from the sources: deploy/crds
+	$(GO) generate ./tools/crdgen
 
 .PHONY: build
 build: ## Build bin/muster and bin/muster-runner (static)
@@ -77,6 +79,14 @@ gvisor: ## Build runsc (gVisor) into bin/, so that `runtime: auto` uses it
 	@mkdir -p bin
 	@install -m 0755 "$$(tools/install.sh runsc)" bin/runsc
 	@echo "bin/runsc is there; the next make up uses it"
+
+# Where to push the image, registry/repository:tag; empty: nowhere.
+PUSH ?=
+PLATFORMS ?= linux/amd64,linux/arm64
+
+.PHONY: image
+image: ## Make dist/muster-image.tar without a daemon; PUSH=registry/repo:tag pushes it
+	cd tools/image && $(GO) run . -platforms '$(PLATFORMS)' -push '$(PUSH)'
 
 .PHONY: manifests
 manifests: ## Make deploy/manifests, and the chart's copies of CRDs and dashboards

@@ -50,22 +50,41 @@ func (f *Fleet) Default() {
 		}
 	}
 	or(&s.Mode, ModeRun)
-	if s.Mode == ModeRun {
-		or(&s.Nodes.Provider, "host")
-	} else {
-		or(&s.Nodes.Provider, "external")
-		or(&s.Nodes.Boot, text(defaultBoot))
-		or(&s.Nodes.Slots, defaultSlots)
+	s.Nodes.fill(s.Mode)
+	if s.Follows() {
 		or(&s.Workers.Startup, text(defaultStartupOfWorkers))
 	}
-	or(&s.Nodes.ReserveCPUs, "0")
-	or(&s.Nodes.ReserveMemory, defaultReserveMemory)
-	or(&s.Nodes.OvercommitCPU, defaultOvercommitCPU)
-	or(&s.Nodes.OvercommitMemory, defaultOvercommitMemory)
+	for i := range s.Targets {
+		s.Targets[i].fill()
+	}
 	for i := range s.Tenants {
 		or(&s.Tenants[i].Weight, 1)
 	}
 	or(&s.Retention.Tasks, text(defaultRetention))
+}
+
+// fill completes the nodes of a fleet of this mode.
+func (n *Nodes) fill(mode string) {
+	if mode == ModeRun {
+		or(&n.Provider, ProviderHost)
+	} else {
+		or(&n.Provider, ProviderExternal)
+	}
+	if n.Provider != ProviderHost {
+		or(&n.Boot, text(defaultBoot))
+		or(&n.Slots, defaultSlots)
+	}
+	if n.Provider == ProviderKubernetes {
+		if n.Kubernetes == nil {
+			n.Kubernetes = &KubernetesNodes{}
+		}
+		n.Kubernetes.fill()
+		return // limits are requests there: nothing is promised twice
+	}
+	or(&n.ReserveCPUs, "0")
+	or(&n.ReserveMemory, defaultReserveMemory)
+	or(&n.OvercommitCPU, defaultOvercommitCPU)
+	or(&n.OvercommitMemory, defaultOvercommitMemory)
 }
 
 // Default fills in whatever was left out of a template.

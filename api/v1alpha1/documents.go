@@ -105,6 +105,9 @@ func parseDocument(n *node, ps *problems) any {
 	switch d := v.(type) {
 	case *Fleet:
 		d.validate(ps)
+		if d.Spec.Nodes.Provider == ProviderKubernetes {
+			d.validateInCluster(ps)
+		}
 	case *Task:
 		d.validate(ps)
 	case *Schedule:

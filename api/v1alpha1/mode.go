@@ -31,13 +31,14 @@ func (s *FleetSpec) validateMode(ps *problems) {
 	}
 	ps.oneOf("spec.mode", s.Mode, ModeRun, ModeScale, ModeShadow)
 	p := s.Nodes.Provider
-	ps.oneOf("spec.nodes.provider", p, "host", "external")
+	ps.oneOf("spec.nodes.provider", p, ProviderHost, ProviderKubernetes, ProviderExternal)
 	ps.duration("spec.nodes.boot", s.Nodes.Boot, time.Second, time.Hour, "")
 	ps.whole("spec.nodes.max", s.Nodes.Max, 1, 100_000)
 	ps.duration("spec.workers.startup", s.Workers.Startup, time.Millisecond, time.Hour, "")
+	s.validateTargets(ps)
 	if s.Follows() {
-		if p == "host" {
-			ps.addf("spec.nodes.provider", "external", "is host, and with mode: %s nothing runs here", s.Mode)
+		if p == ProviderHost || p == ProviderKubernetes {
+			ps.addf("spec.nodes.provider", "external", "is %s, and with mode: %s nothing runs here", p, s.Mode)
 		}
 		if q := s.Queue.Type; q == "" || q == "embedded" {
 			ps.addf("spec.queue.type", "an outside queue, which others work off", "is embedded, whose tasks only Muster can run; mode is %s", s.Mode)
@@ -47,18 +48,25 @@ func (s *FleetSpec) validateMode(ps *problems) {
 		}
 		return
 	}
-	if p == "external" {
-		ps.addf("spec.nodes.provider", "host, or mode: scale", "is external, where Muster cannot start sandboxes")
+	if p == ProviderExternal {
+		ps.addf("spec.nodes.provider", "host, kubernetes, or mode: scale", "is external, where Muster cannot start sandboxes")
 	}
 	if signals[s.Queue.Type] {
 		ps.addf("spec.queue.type", "mode: scale or shadow, or a queue that tasks can be taken from", "is %s, which can only be read", s.Queue.Type)
 	}
 	for field, set := range map[string]bool{
 		"spec.workers.startup": s.Workers.Startup != "", "spec.workers.actual": s.Workers.Actual != nil,
-		"spec.nodes.boot": s.Nodes.Boot != "", "spec.nodes.max": s.Nodes.Max != 0,
 	} {
 		if set {
 			ps.addf(field, "mode: scale or shadow, or no such field", "has no meaning with mode: run")
+		}
+	}
+	if p == ProviderKubernetes {
+		return
+	}
+	for field, set := range map[string]bool{"spec.nodes.boot": s.Nodes.Boot != "", "spec.nodes.max": s.Nodes.Max != 0} {
+		if set {
+			ps.addf(field, "provider: kubernetes, mode: scale or shadow, or no such field", "has no meaning with provider: host")
 		}
 	}
 }

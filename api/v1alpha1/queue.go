@@ -17,7 +17,7 @@ type Queue struct {
 	// 429. Default 1,000,000.
 	MaxBacklog int `json:"maxBacklog,omitempty" minimum:"1" maximum:"10000000"`
 	// Visibility is how long a lease holds without being extended. Default 30s.
-	Visibility string `json:"visibility,omitempty"`
+	Visibility string `json:"visibility,omitempty" kube:"duration"`
 
 	// Payload says how a message of an outside queue becomes a task. Default: it
 	// is one, as JSON or YAML.

@@ -49,7 +49,7 @@ type RedisStream struct {
 	Shared bool `json:"shared,omitempty"`
 	// Adopt is how long an entry that another consumer of the group was given
 	// lies idle until it is taken over. 1m to 168h, default 12h.
-	Adopt string `json:"adopt,omitempty"`
+	Adopt string `json:"adopt,omitempty" kube:"duration"`
 }
 
 func (q *RedisQueue) validate(ps *problems, field string) {

@@ -15,6 +15,10 @@ type Metadata struct {
 	// Name has 1-63 characters: lower-case letters, digits and "-".
 	Name   string            `json:"name,omitempty"`
 	Labels map[string]string `json:"labels,omitempty"`
+	// Namespace and Annotations are those of an object in a Kubernetes cluster;
+	// elsewhere they are only kept.
+	Namespace   string            `json:"namespace,omitempty"`
+	Annotations map[string]string `json:"annotations,omitempty"`
 }
 
 // Fleet is a fleet of agents and the rules that size it.
@@ -32,18 +36,19 @@ type FleetSpec struct {
 	// KEDA and whoever asks; shadow: the same, only to compare.
 	Mode      string     `json:"mode,omitempty" enum:"run,scale,shadow"`
 	Queue     Queue      `json:"queue,omitempty"`
-	Templates []Template `json:"templates"`
+	Templates []Template `json:"templates" minItems:"1" maxItems:"1000"`
 	Objective Objective  `json:"objective,omitempty"`
 	Scaling   Scaling    `json:"scaling,omitempty"`
 	Capacity  Capacity   `json:"capacity,omitempty"`
 	Nodes     Nodes      `json:"nodes,omitempty"`
 	Cost      Cost       `json:"cost,omitempty"`
-	Tenants   []Tenant   `json:"tenants,omitempty"`
+	Tenants   []Tenant   `json:"tenants,omitempty" maxItems:"1000"`
 	Secrets   Secrets    `json:"secrets,omitempty"`
 	Webhooks  Webhooks   `json:"webhooks,omitempty"`
 	Retention Retention  `json:"retention,omitempty"`
 	Workers   Workers    `json:"workers,omitempty"`
 	KEDA      *KEDA      `json:"keda,omitempty"`
+	Targets   []Target   `json:"targets,omitempty" maxItems:"64"`
 }
 
 // KEDA serves KEDA's external-scaler protocol, so that a ScaledObject or
@@ -63,7 +68,7 @@ type KEDA struct {
 type Workers struct {
 	// Startup is how long one takes from being asked for to taking its first
 	// task, on a node that is there. Default 5s.
-	Startup string `json:"startup,omitempty"`
+	Startup string `json:"startup,omitempty" kube:"duration"`
 	// Actual says where the number of workers that there are can be read, to
 	// compare with. Its value is taken as that number.
 	Actual *Actual `json:"actual,omitempty"`
@@ -77,16 +82,20 @@ type Actual struct {
 
 // Template is what a sandbox is made from.
 type Template struct {
-	Name      string            `json:"name"`
-	Runtime   string            `json:"runtime,omitempty" enum:"auto,gvisor,runc,crun"` // auto (default), gvisor, runc, crun
-	Image     string            `json:"image,omitempty"`                                // host (default), a path, or an OCI reference
+	Name string `json:"name" kube:"name"`
+	// Runtime is auto (default), gvisor, runc or crun on one machine; auto,
+	// kubernetes (the cluster's own), gvisor or kata (by RuntimeClass) in a cluster.
+	Runtime string `json:"runtime,omitempty" enum:"auto,gvisor,runc,crun,kata,kubernetes"`
+	// Image is host (default), a path, or an OCI reference; in a cluster a
+	// reference, and required.
+	Image     string            `json:"image,omitempty" kube:"text=512"`
 	Resources Resources         `json:"resources,omitempty"`
 	Network   Network           `json:"network,omitempty"`
 	Env       map[string]string `json:"env,omitempty"`
 	Repos     []string          `json:"repos,omitempty"`
 	Prepare   []string          `json:"prepare,omitempty"`
 	Mounts    []Mount           `json:"mounts,omitempty"`
-	MaxAge    string            `json:"maxAge,omitempty"` // default 6h; 0 never
+	MaxAge    string            `json:"maxAge,omitempty" kube:"duration"` // default 6h; 0 never
 	Timeouts  Timeouts          `json:"timeouts,omitempty"`
 	Min       int               `json:"min,omitempty" minimum:"0"` // smallest warm pool of this template
 }
@@ -119,16 +128,16 @@ type Mount struct {
 
 // Timeouts bound a task; Go durations ("90s", "2h"). "0" means no bound.
 type Timeouts struct {
-	Queue   string `json:"queue,omitempty" doc:"Submitted to claimed; default 24h"`
-	Startup string `json:"startup,omitempty" doc:"Sandbox creation and setup; default 60s"`
-	Run     string `json:"run,omitempty" doc:"The command; default 2h"`
-	Idle    string `json:"idle,omitempty" doc:"Without output; default 0, no bound"`
+	Queue   string `json:"queue,omitempty" doc:"Submitted to claimed; default 24h" kube:"duration"`
+	Startup string `json:"startup,omitempty" doc:"Sandbox creation and setup; default 60s" kube:"duration"`
+	Run     string `json:"run,omitempty" doc:"The command; default 2h" kube:"duration"`
+	Idle    string `json:"idle,omitempty" doc:"Without output; default 0, no bound" kube:"duration"`
 }
 
 // Objective is what the fleet is sized for.
 type Objective struct {
-	StartP99    string `json:"startP99,omitempty"`    // default 5s
-	ReactWithin string `json:"reactWithin,omitempty"` // default 60s
+	StartP99    string `json:"startP99,omitempty" kube:"duration"`    // default 5s
+	ReactWithin string `json:"reactWithin,omitempty" kube:"duration"` // default 60s
 }
 
 // Scaling is how the fleet weighs money against waiting; what is left out is
@@ -138,13 +147,13 @@ type Scaling struct {
 	LatePriceMax float64 `json:"latePriceMax,omitempty" minimum:"50" maximum:"100000" doc:"Most node-seconds that preventing one late start may cost; default 250"`
 	KeepFactor   float64 `json:"keepFactor,omitempty" minimum:"0.1" maximum:"100" doc:"What a node that is there is worth, as a multiple of one to be booted; default 5"`
 	WarmQuantile float64 `json:"warmQuantile,omitempty" minimum:"0.5" maximum:"0.9999" doc:"Quantile of the arrivals in one lead time that the warm stock covers; default 0.99"`
-	HoldWarm     string  `json:"holdWarm,omitempty" doc:"How long a warm stock outlives its cause, 1s to 24h; default 2m"`
+	HoldWarm     string  `json:"holdWarm,omitempty" doc:"How long a warm stock outlives its cause, 1s to 24h; default 2m" kube:"duration"`
 }
 
 // Capacity bounds the fleet.
 type Capacity struct {
 	Sandboxes Range   `json:"sandboxes,omitempty"`
-	Floors    []Floor `json:"floors,omitempty"`
+	Floors    []Floor `json:"floors,omitempty" maxItems:"1000"`
 }
 
 // Range is a minimum (of warm sandboxes over all pools of the default
@@ -158,26 +167,32 @@ type Range struct {
 type Floor struct {
 	Cron     string `json:"cron"`
 	Timezone string `json:"timezone,omitempty"` // IANA name; default UTC
-	For      string `json:"for"`
+	For      string `json:"for" kube:"duration"`
 	Min      int    `json:"min" minimum:"1"`
 	Template string `json:"template,omitempty"` // default: the first template
 }
 
 // Nodes says where sandboxes run.
 type Nodes struct {
-	// Provider is host (default with mode: run): this machine; external (default
+	// Provider is host (default with mode: run): this machine; kubernetes (default
+	// with mode: run in a cluster): the nodes of a cluster; external (default
 	// with mode: scale and shadow): something else brings nodes, and Muster says
 	// how many.
-	Provider string `json:"provider,omitempty" enum:"host,external"`
-	// Boot is how long a node takes from being asked for to ready, and Max how
-	// many there may be, with provider: external. Defaults 45s and no bound.
-	Boot string `json:"boot,omitempty"`
+	Provider string `json:"provider,omitempty" enum:"host,kubernetes,external"`
+	// Boot is how long a node takes from being asked for to ready, until it is
+	// measured; Min and Max are how few and how many there may be. With provider:
+	// kubernetes and external (which has no Min). Defaults 45s, 0 and no bound.
+	Boot string `json:"boot,omitempty" kube:"duration"`
+	Min  int    `json:"min,omitempty" minimum:"0" maximum:"100000"`
 	Max  int    `json:"max,omitempty" minimum:"1" maximum:"100000"`
+	// Kubernetes is where in the cluster sandboxes run, and how, with provider:
+	// kubernetes.
+	Kubernetes *KubernetesNodes `json:"kubernetes,omitempty"`
 	// Reserve is what the host keeps for itself.
 	ReserveCPUs   Quantity `json:"reserveCPUs,omitempty"`   // default 0
 	ReserveMemory Quantity `json:"reserveMemory,omitempty"` // default 512Mi
 	// Slots bounds sandboxes on a node; default from memory and Overcommit, and 8
-	// with provider: external.
+	// with provider: kubernetes and external.
 	Slots int `json:"slots,omitempty" minimum:"1" maximum:"100000"`
 	// OvercommitCPU and OvercommitMemory say how far limits may exceed the
 	// machine; 1 is not at all. Defaults 8 and 2: agents wait most of the time.
@@ -213,6 +228,9 @@ type Secrets struct {
 	// Env allows secrets from the control plane's environment, as
 	// MUSTER_SECRET_<NAME>.
 	Env bool `json:"env,omitempty"`
+	// Kubernetes names a Secret in the fleet's namespace, each key of which is a
+	// secret; in a cluster, where it is the only place.
+	Kubernetes string `json:"kubernetes,omitempty" kube:"object"`
 }
 
 // Webhooks says how the addresses that tasks name are told of their end.
@@ -226,7 +244,7 @@ type Webhooks struct {
 // Retention says how long finished tasks are kept. Default 720h; "0" keeps
 // them for ever.
 type Retention struct {
-	Tasks string `json:"tasks,omitempty"`
+	Tasks string `json:"tasks,omitempty" kube:"duration"`
 }
 
 // Task is a task as a document.
@@ -286,7 +304,7 @@ type TaskBudget struct {
 type Retries struct {
 	Max     *int   `json:"max,omitempty" minimum:"0" maximum:"100" doc:"Further attempts; default 3"`
 	OnExit  bool   `json:"onExit,omitempty" doc:"Also after a non-zero exit of the command"`
-	Backoff string `json:"backoff,omitempty" doc:"Before the first retry, then doubling up to 5m; default 1s"`
+	Backoff string `json:"backoff,omitempty" doc:"Before the first retry, then doubling up to 5m; default 1s" kube:"duration"`
 }
 
 // Schedule submits a task at the times of a cron expression.

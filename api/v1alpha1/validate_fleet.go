@@ -31,6 +31,9 @@ func header(ps *problems, apiVersion, kind, want string) {
 func (f *Fleet) validate(ps *problems) {
 	header(ps, f.APIVersion, f.Kind, KindFleet)
 	ps.name("metadata.name", f.Metadata.Name)
+	if f.Metadata.Namespace != "" {
+		ps.name("metadata.namespace", f.Metadata.Namespace)
+	}
 	ps.labels("metadata.labels", f.Metadata.Labels)
 	s := &f.Spec
 	s.Queue.validate(ps, "spec.queue")
@@ -44,14 +47,12 @@ func (f *Fleet) validate(ps *problems) {
 	ps.real("spec.cost.budget.perHour", s.Cost.Budget.PerHour, 0, 1e9)
 	ps.real("spec.cost.budget.perDay", s.Cost.Budget.PerDay, 0, 1e9)
 	s.validateTenants(ps)
-	if s.Secrets.Dir != "" {
-		absolute(ps, "spec.secrets.dir", s.Secrets.Dir)
-	}
+	s.validateSecrets(ps)
 	if n := s.Webhooks.Secret; n != "" {
 		switch {
 		case !isSecretName(n):
 			ps.addf("spec.webhooks.secret", secretName, "%q cannot be one", clip(n))
-		case s.Secrets.Dir == "" && !s.Secrets.Env:
+		case s.Secrets == Secrets{}:
 			ps.addf("spec.webhooks.secret", "spec.secrets.dir or spec.secrets.env as well", "names a secret, and there are none")
 		}
 	}
@@ -70,7 +71,7 @@ func (s *FleetSpec) validateTemplates(ps *problems) {
 	for i := range s.Templates {
 		t := &s.Templates[i]
 		field := at("spec.templates", i)
-		t.validate(ps, field)
+		t.validate(ps, field, s.Nodes.Provider)
 		if first, dup := names[t.Name]; dup && t.Name != "" {
 			ps.addf(sub(field, "name"), "another name", "%q is the name of %s, too", clip(t.Name), at("spec.templates", first))
 		} else {
@@ -85,14 +86,10 @@ func (s *FleetSpec) validateTemplates(ps *problems) {
 	}
 }
 
-func (t *Template) validate(ps *problems, field string) {
+func (t *Template) validate(ps *problems, field, provider string) {
 	ps.name(sub(field, "name"), t.Name)
-	if t.Runtime == string(fleet.RuntimeKubernetes) {
-		ps.addf(sub(field, "runtime"), "auto, gvisor, runc or crun", "kubernetes needs a Kubernetes node provider, and nodes.provider is host")
-	} else {
-		ps.oneOf(sub(field, "runtime"), t.Runtime, "auto", "gvisor", "runc", "crun")
-	}
 	ps.image(sub(field, "image"), t.Image)
+	t.validatePlace(ps, field, provider)
 	t.Resources.validate(ps, sub(field, "resources"))
 	mode := t.Network.Mode
 	or(&mode, "none")
@@ -134,6 +131,10 @@ func (s *FleetSpec) validateCapacity(ps *problems) {
 			ps.addf(at("spec.templates", i)+".min", "minimums that fit, or a larger max", "the templates' minimums add up to %d, more than capacity.sandboxes.max, %d", sum, r.Max)
 			break
 		}
+	}
+	if len(s.Capacity.Floors) > 1000 {
+		ps.addf("spec.capacity.floors", "at most 1000", "has %d", len(s.Capacity.Floors))
+		return
 	}
 	for i, f := range s.Capacity.Floors {
 		s.validateFloor(ps, at("spec.capacity.floors", i), f, r.Max)
@@ -183,6 +184,7 @@ func (s *Scaling) validate(ps *problems) {
 
 func (s *FleetSpec) validateNodes(ps *problems) {
 	s.validateMode(ps)
+	s.validateKubernetes(ps)
 	if q := s.Nodes.ReserveCPUs; q != "" {
 		if n, err := q.Milli(); err != nil {
 			ps.addf("spec.nodes.reserveCPUs", "cores such as 0, 1 or 500m", "%s", err)
@@ -198,6 +200,10 @@ func (s *FleetSpec) validateNodes(ps *problems) {
 
 func (s *FleetSpec) validateTenants(ps *problems) {
 	names := map[string]int{}
+	if len(s.Tenants) > 1000 {
+		ps.addf("spec.tenants", "at most 1000", "has %d", len(s.Tenants))
+		return
+	}
 	for i, t := range s.Tenants {
 		field := at("spec.tenants", i)
 		if t.Name == "" {

@@ -140,6 +140,9 @@ func loadFleet(file, dir string) (*v1alpha1.Fleet, string, error) {
 	if err != nil {
 		return nil, "", fmt.Errorf("fleet %s: %w", from, err)
 	}
+	if err := f.CheckLocal(); err != nil {
+		return nil, "", fmt.Errorf("fleet %s: %w", from, err)
+	}
 	if err := checkMounts(f); err != nil {
 		return nil, "", withHint(fmt.Errorf("fleet %s: %w", from, err), "every sandbox of the template would fail to start; create it, or take the mount out")
 	}

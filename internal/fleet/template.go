@@ -12,7 +12,8 @@ const (
 	RuntimeGVisor     Runtime = "gvisor"
 	RuntimeRunc       Runtime = "runc"
 	RuntimeCrun       Runtime = "crun"
-	RuntimeKubernetes Runtime = "kubernetes"
+	RuntimeKata       Runtime = "kata"       // in a cluster, by RuntimeClass
+	RuntimeKubernetes Runtime = "kubernetes" // whatever the cluster runs pods with
 	RuntimeFake       Runtime = "fake" // tests only
 )
 
