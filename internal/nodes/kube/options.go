@@ -165,4 +165,3 @@ func (o *Options) source(ctx context.Context, n *Nodes) (source, error) {
 	}
 	return nil, fmt.Errorf("headroom %q: %w", o.Headroom, fleet.ErrInvalid)
 }
-}
