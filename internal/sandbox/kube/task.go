@@ -91,7 +91,11 @@ func (s *Sandboxes) Usage(ctx context.Context, id fleet.SandboxID) (fleet.Usage,
 	if b == nil {
 		return fleet.Usage{}, fmt.Errorf("usage of sandbox %s: %w", id, fleet.ErrNotFound)
 	}
-	r, err := s.metrics.of(ctx, string(id))
+	name := string(id)
+	if pod := b.seen(); pod != nil {
+		name = pod.Name
+	}
+	r, err := s.metrics.of(ctx, name)
 	if err != nil {
 		return fleet.Usage{}, fmt.Errorf("usage of sandbox %s: %w", id, err)
 	}

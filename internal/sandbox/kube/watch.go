@@ -28,7 +28,7 @@ func (s *Sandboxes) watch() error {
 	if err := inf.SetWatchErrorHandlerWithContext(s.lostSight); err != nil {
 		return fmt.Errorf("watch pods: %w", err)
 	}
-	_, err := inf.AddEventHandler(cache.ResourceEventHandlerFuncs{
+	seen, err := inf.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(o any) { s.saw(o, false) },
 		UpdateFunc: func(_, o any) { s.saw(o, false) },
 		DeleteFunc: func(o any) { s.saw(o, true) },
@@ -36,6 +36,7 @@ func (s *Sandboxes) watch() error {
 	if err != nil {
 		return fmt.Errorf("watch pods: %w", err)
 	}
+	s.synced = seen.HasSynced
 	s.wg.Go(func() { inf.RunWithContext(s.ctx) })
 	return nil
 }
@@ -84,6 +85,9 @@ func (s *Sandboxes) saw(o any, gone bool) {
 	s.mu.Lock()
 	s.blind = nil
 	s.mu.Unlock()
+	if s.follower != nil {
+		s.follower.saw(pod, gone)
+	}
 	if !gone {
 		s.observe(pod)
 		return
