@@ -28,6 +28,7 @@ type daemonConfig struct {
 	token    string // empty: that of the data directory
 	hosts    []string
 	store    storeChoice
+	kept     *kept // what is open of the store already; nil: nothing
 	runner   string
 	runtimes string
 	onStop   string
@@ -118,9 +119,10 @@ func openOn(ctx context.Context, g *ground, c daemonConfig) (_ *daemon, err erro
 			d.closeFleet()
 		}
 	}()
-	at := place{file: c.store.file, files: filepath.Join(c.dir, "tasks"), schema: c.schema()}
-	if d.keep, err = c.store.open(ctx, c.fleet, at); err != nil {
-		return nil, err
+	if d.keep = c.kept; d.keep == nil {
+		if d.keep, err = c.store.open(ctx, c.fleet, c.place()); err != nil {
+			return nil, err
+		}
 	}
 	u := unitConfig{
 		fleet: c.fleet, store: d.keep.store, embedded: d.keep.queue, archive: d.keep.archive, secrets: localSecrets(c.fleet),
@@ -140,11 +142,6 @@ func openOn(ctx context.Context, g *ground, c daemonConfig) (_ *daemon, err erro
 	}
 	d.unit, err = openUnit(ctx, u)
 	return d, err
-}
-
-// schema is that of the fleet in PostgreSQL.
-func (c *daemonConfig) schema() string {
-	return storeChoice{dsn: "-"}.placeOf(c.dir, "local", c.fleet.Metadata.Name).schema
 }
 
 // listen opens the API's address and explains the usual failures.
@@ -252,7 +249,7 @@ func (d *daemon) closeFleet() {
 	if d.images != nil {
 		_ = d.images.Close()
 	}
-	if d.keep != nil {
+	if d.keep != nil && d.cfg.kept == nil {
 		if err := d.keep.close(); err != nil {
 			d.cfg.log.Error("close the store", "error", err)
 		}

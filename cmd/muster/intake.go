@@ -59,6 +59,9 @@ func (u *unit) decode(p *payload.Decoder, m fleet.Message) (fleet.Task, error) {
 // consumer names this control plane to an outside queue, the same after a
 // restart.
 func (u *unit) consumer() string {
+	if u.name != "" {
+		return u.name
+	}
 	host, err := os.Hostname()
 	if err != nil || host == "" {
 		host = "localhost"

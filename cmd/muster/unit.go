@@ -33,6 +33,7 @@ type unitConfig struct {
 	secrets   fleet.Secrets
 	// policy completes what follows from where the nodes are; may be nil.
 	policy   func(*control.Spec)
+	name     string // by which an outside queue knows us; empty: of fleet and host
 	token    string
 	hosts    []string // names the API is reached by
 	parallel int

@@ -116,11 +116,15 @@ func (k *keeper) run(ctx context.Context) {
 			return
 		}
 		k.report(ctx)
+		ended := k.ended
+		if k.drain != nil {
+			ended = nil // it ends with the drain
+		}
 		select {
 		case <-ctx.Done():
 		case <-k.wake:
 		case <-tick.C:
-		case err := <-k.ended:
+		case err := <-ended:
 			k.broke(err)
 		}
 	}

@@ -52,8 +52,8 @@ type Runner interface {
 	Report() Report
 	// Drain leases nothing more, gives running tasks patience to end, then ends
 	// those that are left, and removes everything the fleet has in the cluster.
-	// Run goes on meanwhile. It may be repeated after an error. When ctx ends it
-	// returns at once and leaves what is left alone.
+	// Run goes on meanwhile, or ends with it. It may be repeated after an error.
+	// When ctx ends it returns at once and leaves what is left alone.
 	Drain(ctx context.Context, patience time.Duration) error
 	// Close frees what is held, after Run has returned; sandboxes go on.
 	Close()

@@ -14,7 +14,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
@@ -94,7 +93,7 @@ func (c *Cluster) buffers(ctx context.Context) []*buffer {
 	var out []*buffer
 	for i := range list.Items {
 		b := &buffer{}
-		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(list.Items[i].Object, b); err != nil {
+		if err := json.Unmarshal(mustJSON(&list.Items[i]), b); err != nil {
 			continue // the API server has checked it against the CRD
 		}
 		if b.DeletionTimestamp != nil || b.Spec.ProvisioningStrategy != activeCapacity {

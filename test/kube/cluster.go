@@ -50,11 +50,11 @@ func Main(m *testing.M) {
 	shared.Unlock()
 	code := m.Run()
 	shared.Lock()
-	defer shared.Unlock()
 	if shared.cluster != nil {
 		shared.cluster.close()
 	}
-	os.Exit(code) //nolint:gocritic // the deferred unlock matters to nobody any more
+	shared.Unlock()
+	os.Exit(code)
 }
 
 // Start returns the cluster of this process and starts it the first time. It
@@ -94,7 +94,7 @@ func open() (*Cluster, error) {
 	}
 }
 
-func launch(program string) (c *Cluster, err error) {
+func launch(program string) (_ *Cluster, err error) {
 	dir, err := os.MkdirTemp("", "kubetest-")
 	if err != nil {
 		return nil, fmt.Errorf("make a directory: %w", err)
@@ -103,7 +103,7 @@ func launch(program string) (c *Cluster, err error) {
 	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // traversed, not listed
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	c = &Cluster{dir: dir, crds: map[string]int{}, servers: &servers{program: program, dir: filepath.Join(dir, "control")}}
+	c := &Cluster{dir: dir, crds: map[string]int{}, servers: &servers{program: program, dir: filepath.Join(dir, "control")}}
 	defer func() {
 		if err != nil {
 			c.close()
@@ -118,7 +118,10 @@ func launch(program string) (c *Cluster, err error) {
 	if err := c.servers.up(); err != nil {
 		return nil, err
 	}
-	return c, c.connect()
+	if err := c.connect(); err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // connect makes the clients, and starts what this package plays.
@@ -158,7 +161,7 @@ func (c *Cluster) close() {
 // StopAPIServer kills the API server: connections break, and new ones are
 // refused, until StartAPIServer.
 func (c *Cluster) StopAPIServer() {
-	c.servers.running["kube-apiserver"].kill()
+	c.servers.kill("kube-apiserver")
 }
 
 // StartAPIServer starts the API server again, on the same port and with the

@@ -144,7 +144,7 @@ func (c *Cluster) await(t testing.TB, what string, condition func(context.Contex
 		}
 		select {
 		case <-ctx.Done():
-			t.Fatalf("%s: not there after 30 s: %v", what, err)
+			t.Fatalf("%s: not there after 30 s: %v", what, errors.Join(err, c.servers.ended()))
 		case <-time.After(10 * time.Millisecond):
 		}
 	}

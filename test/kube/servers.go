@@ -3,12 +3,14 @@ package kubetest
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -43,6 +45,8 @@ type servers struct {
 	dir     string
 	id      *identity
 	ports   struct{ etcd, peer, api int }
+
+	mu      sync.Mutex
 	running map[string]*process
 }
 
@@ -70,9 +74,19 @@ func (s *servers) up() error {
 // down ends them all, those that talk to others first.
 func (s *servers) down() {
 	for _, name := range []string{"kwok", "kube-scheduler", "kube-controller-manager", "kube-apiserver", "etcd"} {
-		s.running[name].kill()
-		delete(s.running, name)
+		s.kill(name)
 	}
+}
+
+// ended is nil while all of them run.
+func (s *servers) ended() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	for _, p := range s.running {
+		errs = append(errs, p.ended())
+	}
+	return errors.Join(errs...)
 }
 
 func (s *servers) start(name string, memory string, args ...string) (*process, error) {
@@ -83,8 +97,19 @@ func (s *servers) start(name string, memory string, args ...string) (*process, e
 	if err != nil {
 		return nil, err
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.running[name] = p
 	return p, nil
+}
+
+// kill ends a server at once.
+func (s *servers) kill(name string) {
+	s.mu.Lock()
+	p := s.running[name]
+	delete(s.running, name)
+	s.mu.Unlock()
+	p.kill()
 }
 
 func (s *servers) etcd() error {
@@ -181,7 +206,10 @@ func (s *servers) clients() error {
 	if err != nil {
 		return err
 	}
-	return kcm.await(func() error { return accountExists(admin, "default") }, time.Minute)
+	if err := kcm.await(func() error { return accountExists(admin, "default") }, time.Minute); err != nil {
+		return err
+	}
+	return s.ended()
 }
 
 // accountExists says that pods can be made in the namespace: without its

@@ -15,7 +15,8 @@ import (
 // twice: once for the log and the files of configuration, which the command
 // needs before it is made, and once by the command.
 func kwok(args []string) int {
-	os.Args = append([]string{"kwok"}, args...) // what its configuration reads its flags from
+	os.Args = append([]string{"kwok"}, args...)                         // what its configuration reads its flags from
+	pflag.CommandLine = pflag.NewFlagSet("kwok", pflag.ContinueOnError) // without those that Kubernetes has put there
 	early := pflag.NewFlagSet("kwok", pflag.ContinueOnError)
 	early.ParseErrorsAllowlist.UnknownFlags = true
 	early.Usage = func() {}
