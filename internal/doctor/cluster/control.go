@@ -109,7 +109,7 @@ func (e *examiner) reach(ctx context.Context, check string, s corev1.Service) do
 
 // warm judges how warm sandboxes are kept.
 func (e *examiner) warm(context.Context) []doctor.Finding {
-	const check, group, version = "agent-sandbox", "extensions.agents.x-k8s.io", "v1beta1"
+	const check, group, version = "agent-sandbox", warmGroup, "v1beta1"
 	names, err := e.served(group, version)
 	if err != nil {
 		return one(unread(check, "which resources there are", err))

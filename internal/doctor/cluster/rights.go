@@ -20,6 +20,7 @@ type Call struct {
 	Verb, Group, Resource, Subresource string
 	Name                               string // of the one object; empty: any
 	Everywhere                         bool   // in every namespace, or without one
+	Own                                bool   // in the control plane's own namespace
 }
 
 func (c Call) String() string {
@@ -40,15 +41,19 @@ func (c Call) String() string {
 type needed struct {
 	by, group, resources, verbs string
 	everywhere                  bool
+	own                         bool // in the control plane's own namespace
 	when                        func(n Needs, served func(group, version string) bool) bool
 }
+
+// warmGroup is agent-sandbox's.
+const warmGroup = "extensions.agents.x-k8s.io"
 
 func buffers(n Needs, served func(string, string) bool) bool {
 	return n.Headroom == "buffer" || (n.Headroom == "" || n.Headroom == "auto") && served("autoscaling.x-k8s.io", "v1beta1")
 }
 
 func agentSandbox(n Needs, served func(string, string) bool) bool {
-	return n.Warm == "agent-sandbox" || (n.Warm == "" || n.Warm == "auto") && served("extensions.agents.x-k8s.io", "v1beta1")
+	return n.Warm == "agent-sandbox" || (n.Warm == "" || n.Warm == "auto") && served(warmGroup, "v1beta1")
 }
 
 func karpenter(n Needs, _ func(string, string) bool) bool { return n.Headroom == "karpenter" }
@@ -62,25 +67,33 @@ func metrics(_ Needs, served func(string, string) bool) bool {
 // table is what the adapters and the operator do. The chart's rules are held
 // to it by a test against a real API server.
 var table = []needed{
-	{by: "operator", group: "muster.dev", resources: "fleets", verbs: "get list watch update patch"},
-	{by: "operator", group: "muster.dev", resources: "fleets/status", verbs: "update patch"},
-	{by: "operator", group: "coordination.k8s.io", resources: "leases", verbs: "get create update"},
+	{by: "operator", group: "muster.dev", resources: "fleets", verbs: "get list watch update"},
+	{by: "operator", group: "muster.dev", resources: "fleets/status", verbs: "patch"},
 	{by: "operator", resources: "events", verbs: "create patch"},
+	{by: "operator", group: "coordination.k8s.io", resources: "leases", verbs: "get create update", own: true},
+	{by: "operator", resources: "pods", verbs: "patch", own: true},
+	{by: "operator", resources: "pods", verbs: "list delete"},
+	{by: "operator", group: "networking.k8s.io", resources: "networkpolicies", verbs: "list delete"},
 	{by: "gateway", group: "authentication.k8s.io", resources: "tokenreviews", verbs: "create", everywhere: true},
 	{by: "sandboxes", resources: "pods", verbs: "get list watch create patch delete"},
-	{by: "sandboxes", group: "networking.k8s.io", resources: "networkpolicies", verbs: "get create patch delete"},
-	{by: "sandboxes", group: "node.k8s.io", resources: "runtimeclasses", verbs: "get list", everywhere: true},
-	{by: "sandboxes", group: "metrics.k8s.io", resources: "pods", verbs: "get list", when: metrics},
-	{by: "sandboxes", group: "extensions.agents.x-k8s.io", resources: "sandboxtemplates sandboxwarmpools sandboxclaims", verbs: "get list watch create patch delete", when: agentSandbox},
-	{by: "nodes", resources: "nodes", verbs: "get list watch patch", everywhere: true},
+	{by: "sandboxes", group: "networking.k8s.io", resources: "networkpolicies", verbs: "create patch"},
+	{by: "sandboxes", group: "node.k8s.io", resources: "runtimeclasses", verbs: "list", everywhere: true},
+	{by: "sandboxes", group: "metrics.k8s.io", resources: "pods", verbs: "list", when: metrics},
+	{by: "sandboxes", group: warmGroup, resources: "sandboxtemplates", verbs: "list create delete", when: agentSandbox},
+	{by: "sandboxes", group: warmGroup, resources: "sandboxwarmpools", verbs: "get list create patch delete", when: agentSandbox},
+	{by: "sandboxes", group: warmGroup, resources: "sandboxclaims", verbs: "list create delete", when: agentSandbox},
+	{by: "sandboxes", group: "agents.x-k8s.io", resources: "sandboxes", verbs: "delete", when: agentSandbox},
+	{by: "nodes", resources: "nodes", verbs: "list watch patch", everywhere: true},
 	{by: "nodes", resources: "pods", verbs: "list watch", everywhere: true},
-	{by: "nodes", resources: "events", verbs: "list watch"},
-	{by: "nodes", group: "autoscaling.x-k8s.io", resources: "capacitybuffers", verbs: "get create patch delete", when: buffers},
-	{by: "nodes", resources: "podtemplates", verbs: "get create update delete", when: buffers},
+	{by: "nodes", resources: "pods", verbs: "create delete"},
+	{by: "nodes", resources: "events", verbs: "list"},
+	{by: "nodes", group: "autoscaling.x-k8s.io", resources: "capacitybuffers", verbs: "get list create patch delete", when: buffers},
+	{by: "nodes", resources: "podtemplates", verbs: "get list create update delete", when: buffers},
 	{by: "nodes", group: "karpenter.sh", resources: "nodepools/scale", verbs: "get update", everywhere: true, when: karpenter},
 	{by: "nodes", group: "karpenter.sh", resources: "nodeclaims", verbs: "list patch", everywhere: true, when: karpenter},
 	{by: "nodes", resources: "events", verbs: "list", everywhere: true, when: karpenter},
 	{by: "scaler", group: "apps", resources: "deployments/scale statefulsets/scale", verbs: "get update", when: targets},
+	{by: "scaler", resources: "pods", verbs: "list patch", when: targets},
 	{by: "scaler", group: "apps", resources: "statefulsets", verbs: "get", when: targets},
 	{by: "scaler", group: "autoscaling", resources: "horizontalpodautoscalers", verbs: "list", when: targets},
 }
@@ -96,7 +109,7 @@ func Calls(n Needs, served func(group, version string) bool) []Call {
 		for r := range strings.FieldsSeq(t.resources) {
 			resource, sub, _ := strings.Cut(r, "/")
 			for v := range strings.FieldsSeq(t.verbs) {
-				out = append(out, Call{For: t.by, Verb: v, Group: t.group, Resource: resource, Subresource: sub, Everywhere: t.everywhere})
+				out = append(out, Call{For: t.by, Verb: v, Group: t.group, Resource: resource, Subresource: sub, Everywhere: t.everywhere, Own: t.own})
 			}
 		}
 	}
@@ -208,8 +221,8 @@ func (e *examiner) may(ctx context.Context, c Call) (bool, error) {
 		return r.Status.Allowed, nil
 	}
 	ns, name, _ := strings.Cut(e.Account, "/")
-	if c.Resource == "leases" {
-		a.Namespace = ns // the control plane's own
+	if c.Own {
+		a.Namespace = ns
 	}
 	r, err := api.SubjectAccessReviews().Create(ctx, &authorizationv1.SubjectAccessReview{
 		Spec: authorizationv1.SubjectAccessReviewSpec{

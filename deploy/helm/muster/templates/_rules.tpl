@@ -1,30 +1,28 @@
-{{/* The rights of the control plane, each with who needs it. test/helm holds
-them to the calls that the adapters make against a real API server. */}}
+{{/* The rights of the control plane, each with who needs it: exactly the calls
+that internal/doctor/cluster lists, which test/helm compares, and proves against
+a real API server. */}}
 {{- define "muster.fleetRules" -}}
-# operator: the fleets, how they are, and the finalizer that drains them.
+# operator: the fleets, their finalizer, and how they are.
 - apiGroups: [muster.dev]
   resources: [fleets]
-  verbs: [get, list, watch, update, patch]
+  verbs: [get, list, watch, update]
 - apiGroups: [muster.dev]
-  resources: [fleets/status, fleets/finalizers]
-  verbs: [get, update, patch]
-# sandbox/kube: one pod per sandbox, labelled when it is claimed. nodes/kube:
-# seats.
+  resources: [fleets/status]
+  verbs: [patch]
+# sandboxes: a pod each, labelled when it is claimed. nodes: seats. operator:
+# what a deleted fleet leaves. scaler: which workers are idle.
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch, create, patch, delete]
-# sandbox/kube: closes the network of sandboxes but for the gateway.
+# sandboxes: their network is closed but for the gateway.
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
-  verbs: [get, list, watch, create, update, patch, delete]
-# operator: scaling events on the Fleet. nodes/kube: why a node does not come.
+  verbs: [list, create, patch, delete]
+# operator: scaling events on the Fleet. nodes: why a node does not come.
 - apiGroups: [""]
   resources: [events]
-  verbs: [get, list, watch, create, patch]
-- apiGroups: [events.k8s.io]
-  resources: [events]
-  verbs: [create, patch]
-# secret: what tasks and queues name; never listed.
+  verbs: [list, create, patch]
+# operator: the values of secrets that tasks and queues name; never listed.
 - apiGroups: [""]
   resources: [secrets]
   {{- with .Values.secrets.names }}
@@ -32,90 +30,90 @@ them to the calls that the adapters make against a real API server. */}}
   {{- end }}
   verbs: [get]
 {{- if .Values.rbac.capacityBuffers }}
-# nodes/kube: headroom as a buffer, and the shape of what it is for.
+# nodes: headroom as a buffer, and the shape of what it is for.
 - apiGroups: [autoscaling.x-k8s.io]
   resources: [capacitybuffers]
-  verbs: [get, list, watch, create, update, patch, delete]
+  verbs: [get, list, create, patch, delete]
 - apiGroups: [""]
   resources: [podtemplates]
-  verbs: [get, list, watch, create, update, patch, delete]
+  verbs: [get, list, create, update, delete]
 {{- end }}
 {{- if .Values.rbac.agentSandbox }}
-# sandbox/kube: warm pools and claims of agent-sandbox.
+# sandboxes: warm pools and claims of agent-sandbox.
 - apiGroups: [extensions.agents.x-k8s.io]
-  resources: [sandboxtemplates, sandboxwarmpools, sandboxclaims]
-  verbs: [get, list, watch, create, update, patch, delete]
+  resources: [sandboxtemplates, sandboxclaims]
+  verbs: [list, create, delete]
 - apiGroups: [extensions.agents.x-k8s.io]
-  resources: [sandboxwarmpools/scale]
-  verbs: [get, update, patch]
+  resources: [sandboxwarmpools]
+  verbs: [get, list, create, patch, delete]
 - apiGroups: [agents.x-k8s.io]
   resources: [sandboxes]
-  verbs: [get, list, watch]
+  verbs: [delete]
 {{- end }}
 {{- if .Values.rbac.metrics }}
-# sandbox/kube: what sandboxes use.
+# sandboxes: what they use.
 - apiGroups: [metrics.k8s.io]
   resources: [pods]
-  verbs: [get, list]
+  verbs: [list]
 {{- end }}
 {{- if .Values.rbac.scaleTargets }}
-# scaler: any object with /scale; who else writes it; which workers are idle.
+# scaler: any object with /scale, who else writes it, and in what order its pods
+# would go.
 - apiGroups: ["*"]
   resources: ["*/scale"]
-  verbs: [get, update, patch]
+  verbs: [get, update]
 - apiGroups: [autoscaling]
   resources: [horizontalpodautoscalers]
-  verbs: [get, list, watch]
+  verbs: [list]
 - apiGroups: [apps]
-  resources: [deployments, statefulsets, replicasets]
-  verbs: [get, list, watch]
+  resources: [statefulsets]
+  verbs: [get]
 {{- end }}
 {{- end }}
 
 {{- define "muster.ownRules" -}}
-# operator: leader election.
+# operator: leader election, and its events.
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
-  verbs: [get, create, update, patch]
+  verbs: [get, create, update]
 - apiGroups: [""]
   resources: [events]
   verbs: [create, patch]
 # operator: the leader's label on its own pod, which the Services select.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, patch]
+  verbs: [patch]
 {{- end }}
 
 {{- define "muster.clusterRules" -}}
-# gateway: whether a connection is the pod that it says it is.
+# gateway: whether a connection is from the pod that it says it is.
 - apiGroups: [authentication.k8s.io]
   resources: [tokenreviews]
   verbs: [create]
-# sandbox/kube: which sandboxing runtimes there are. nodes/kube: the priority
-# of seats.
+# sandboxes: which sandboxing runtimes there are.
 - apiGroups: [node.k8s.io]
   resources: [runtimeclasses]
-  verbs: [get, list]
-- apiGroups: [scheduling.k8s.io]
-  resources: [priorityclasses]
-  verbs: [get, list]
+  verbs: [list]
 {{- if .Values.rbac.nodes }}
-# nodes/kube: what nodes there are, and cordons by name.
+# nodes: what nodes there are, and cordons by name.
 - apiGroups: [""]
   resources: [nodes]
-  verbs: [get, list, watch, patch]
-# nodes/kube: what else runs on the fleets' nodes, of whatever namespace.
+  verbs: [list, watch, patch]
+# nodes: what else runs on the fleets' nodes, of whatever namespace.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 {{- end }}
 {{- if .Values.rbac.karpenter }}
-# nodes/kube: the replicas of a static NodePool, and why a node does not come.
-- apiGroups: [karpenter.sh]
-  resources: [nodepools, nodeclaims]
-  verbs: [get, list, watch]
+# nodes: the replicas of a static NodePool, and why a node does not come.
 - apiGroups: [karpenter.sh]
   resources: [nodepools/scale]
-  verbs: [get, update, patch]
+  verbs: [get, update]
+- apiGroups: [karpenter.sh]
+  resources: [nodeclaims]
+  verbs: [list, patch]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [list]
 {{- end }}
 {{- end }}
