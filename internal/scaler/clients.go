@@ -150,11 +150,17 @@ func (c *clients) writer(ctx context.Context, o *Options) string {
 		return ""
 	}
 	var who string
-	var latest metav1.Time
+	var latest time.Time
 	for _, f := range m.ManagedFields {
 		replicas := f.Subresource == "scale" || f.FieldsV1 != nil && strings.Contains(f.FieldsV1.String(), `"f:replicas"`)
-		if replicas && f.Manager != kube.Owner && f.Time != nil && !f.Time.Before(&latest) {
-			who, latest = f.Manager, *f.Time
+		if !replicas || f.Manager == kube.Owner {
+			continue
+		}
+		if f.Time == nil { // writes by way of /scale have no time, and take the replicas over from others
+			return f.Manager
+		}
+		if !f.Time.Time.Before(latest) {
+			who, latest = f.Manager, f.Time.Time
 		}
 	}
 	return who

@@ -90,8 +90,8 @@ func (w *world) objects() metadata.Interface {
 		return true, &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{ManagedFields: []metav1.ManagedFieldsEntry{
 			{Manager: "a-label", Time: &now, FieldsV1: metav1.NewFieldsV1(`{"f:metadata":{}}`)},
 			{Manager: "helm", Time: &old, FieldsV1: metav1.NewFieldsV1(`{"f:spec":{"f:replicas":{}}}`)},
-			{Manager: w.manager, Time: &now, Subresource: "scale"},
-			{Manager: kube.Owner, Time: &now, Subresource: "scale"},
+			{Manager: w.manager, Subresource: "scale"},
+			{Manager: kube.Owner, Subresource: "scale"},
 		}}}, nil
 	})
 	return c

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -53,8 +54,9 @@ func newReal(t *testing.T, h Headroom, group kubetest.GroupOptions, change ...fu
 	}
 	r := &real{t: t, c: c, ns: ns, group: c.NodeGroup(t, group)}
 	r.o = Options{
-		Client: c.Client, Dynamic: c.Dynamic, Fleet: ns, Namespace: ns, Selector: group.Labels, Dedicated: true,
+		Client: c.Client, Dynamic: c.Dynamic, Fleet: ns, Namespace: ns, Selector: group.Labels, Dedicated: true, Slots: 8,
 		Slot: fleet.Resources{MilliCPU: 900, MemoryBytes: 3 << 30}, Headroom: h, Image: "wait", PriorityClass: "muster-seat",
+		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
 	for _, f := range change {
 		f(&r.o)
@@ -262,6 +264,33 @@ func TestRealNodeLoss(t *testing.T) {
 	r.have(map[fleet.NodeState]int{fleet.NodeReady: 4})
 }
 
+// TestRealOutage: while the API server is away there is an error and not a
+// list, and afterwards everything is as it was, what boots included.
+func TestRealOutage(t *testing.T) {
+	r := newReal(t, HeadroomPlaceholder, kubetest.GroupOptions{Max: 5, Boot: 15 * time.Second})
+	do(t, r.Scale(t.Context(), 2))
+	before := r.have(map[fleet.NodeState]int{fleet.NodeBooting: 2})
+	r.c.StopAPIServer()
+	r.until(20*time.Second, "the outage to be noticed", func() error {
+		if l, err := r.List(t.Context()); !errors.Is(err, fleet.ErrUnavailable) || len(l) != 0 {
+			return fmt.Errorf("%v, %w", l, err)
+		}
+		return nil
+	})
+	if err := r.Scale(t.Context(), 4); !errors.Is(err, fleet.ErrUnavailable) {
+		t.Errorf("scale meanwhile: %v, want ErrUnavailable", err)
+	}
+	r.c.StartAPIServer()
+	for _, x := range r.have(map[fleet.NodeState]int{fleet.NodeReady: 2}) {
+		if _, ok := before[x.BootID]; !ok {
+			t.Errorf("%+v is none of those that were asked for before", x)
+		}
+	}
+	if got := r.group.Requested(); got != 2 {
+		t.Errorf("%d nodes were requested, want 2", got)
+	}
+}
+
 // TestRealDedication: what does not belong is named, and a cordon by hand is
 // left alone.
 func TestRealDedication(t *testing.T) {
@@ -293,13 +322,13 @@ func TestRealDedication(t *testing.T) {
 	if err := r.Uncordon(t.Context(), fleet.NodeID(node)); !errors.Is(err, fleet.ErrConflict) {
 		t.Errorf("uncordon of what was cordoned by hand: %v", err)
 	}
-	other := r.group.Nodes()[0]
-	if other == node {
-		other = r.group.Nodes()[1]
+	for id, x := range listed(t, r.Nodes) {
+		if x.State == fleet.NodeReady {
+			do(t, r.Cordon(t.Context(), id))
+			r.have(map[fleet.NodeState]int{fleet.NodeCordoned: 1, fleet.NodeDraining: 1})
+			do(t, r.Uncordon(t.Context(), id))
+		}
 	}
-	do(t, r.Cordon(t.Context(), fleet.NodeID(other)))
-	r.have(map[fleet.NodeState]int{fleet.NodeCordoned: 1, fleet.NodeDraining: 1})
-	do(t, r.Uncordon(t.Context(), fleet.NodeID(other)))
 	r.have(map[fleet.NodeState]int{fleet.NodeReady: 1, fleet.NodeDraining: 1})
 }
 

@@ -55,6 +55,9 @@ func (s *Sandboxes) Stop(ctx context.Context, id fleet.SandboxID, reason fleet.T
 	}
 	for n := 0; ; n++ {
 		err = b.session.Stop(ctx, reason, grace)
+		if n > 0 && errors.Is(err, fleet.ErrNotFound) {
+			return nil // the one before was told on the next connection, and obeyed
+		}
 		if !errors.Is(err, fleet.ErrUnavailable) || n == stopTries || ctx.Err() != nil {
 			break
 		}

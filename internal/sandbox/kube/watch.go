@@ -47,12 +47,13 @@ func slim(o any) (any, error) {
 	if !ok {
 		return o, nil
 	}
-	pod.ManagedFields = nil
-	pod.Spec = corev1.PodSpec{
+	kept := *pod // others may have the same object
+	kept.ManagedFields = nil
+	kept.Spec = corev1.PodSpec{
 		NodeName: pod.Spec.NodeName, RuntimeClassName: pod.Spec.RuntimeClassName, HostUsers: pod.Spec.HostUsers,
 		SecurityContext: pod.Spec.SecurityContext,
 	}
-	return pod, nil
+	return &kept, nil
 }
 
 // lostSight remembers why the watch does not see. It is tried again by itself.
