@@ -3,6 +3,7 @@ package helm
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,6 +24,7 @@ import (
 	nkube "muster.dev/muster/internal/nodes/kube"
 	"muster.dev/muster/internal/operator"
 	"muster.dev/muster/internal/sandbox/gateway"
+	skube "muster.dev/muster/internal/sandbox/kube"
 	kubetest "muster.dev/muster/test/kube"
 )
 
@@ -155,6 +157,7 @@ func TestAdaptersWorkUnderTheChartsAccount(t *testing.T) {
 	}
 	t.Run("election", func(t *testing.T) { lead(t, client, ns) })
 	t.Run("nodes", func(t *testing.T) { bring(t, c, client, dyn, agents) })
+	t.Run("sandboxes", func(t *testing.T) { start(t, client, dyn, agents) })
 	t.Run("gateway", func(t *testing.T) {
 		_, err := gateway.TokenReviews(client)(t.Context(), "no token")
 		if !errors.Is(err, fleet.ErrDenied) || strings.Contains(err.Error(), "tokenreviews") {
@@ -174,13 +177,45 @@ func lead(t *testing.T, client kubernetes.Interface, ns string) {
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	led := false
-	err := operator.Election{Client: client, Namespace: ns, Name: "muster", Identity: "test"}.Lead(ctx, func(context.Context) error {
+	err := operator.Election{Client: client, Namespace: ns, Name: "muster", Identity: "test", Logger: slog.New(slog.DiscardHandler)}.Lead(ctx, func(context.Context) error {
 		led = true
 		stop()
 		return nil
 	})
 	if !led {
 		t.Errorf("never led: %v", err)
+	}
+}
+
+// start opens the fleet's sandboxes and starts one, whose runner never comes:
+// it is made, watched and removed.
+func start(t *testing.T, client kubernetes.Interface, dyn dynamic.Interface, ns string) {
+	t.Helper()
+	exchange := skube.NewExchange()
+	g := gateway.New(gateway.Options{Key: make([]byte, 32), Verify: gateway.TokenReviews(client), Peers: exchange.Peer, Logger: slog.New(slog.DiscardHandler)})
+	s, err := skube.New(t.Context(), skube.Options{
+		Client: client, Dynamic: dyn, Namespace: ns, Fleet: "coding", Sessions: g, Exchange: exchange, RunnerImage: "muster",
+		Door: skube.Door{URL: "https://127.0.0.1:7443", CA: []byte("none"), Namespace: ns, Labels: map[string]string{"muster.dev/role": "control"}, Port: 7443},
+		Pods: skube.PodOptions{ServiceAccount: "muster-sandbox", PriorityClass: "muster-sandbox"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	spec := fleet.SandboxSpec{
+		ID: "chart-1", Pool: "default", Template: "default", Runtime: fleet.RuntimeAuto, Image: "debian:12", Startup: 2 * time.Second,
+		Resources: fleet.Resources{MilliCPU: 100, MemoryBytes: 64 << 20, DiskBytes: 1 << 30}, Network: fleet.Network{Mode: fleet.NetworkNone},
+	}
+	if _, err := s.Create(t.Context(), spec); err == nil || errors.Is(err, fleet.ErrDenied) {
+		t.Errorf("a sandbox without a runner: %v; want it to be late, not denied", err)
+	}
+	ids, err := s.List(t.Context())
+	if err != nil || len(ids) > 0 {
+		t.Errorf("left: %v, %v", ids, err)
 	}
 }
 

@@ -3,6 +3,7 @@ package helm
 import (
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -285,4 +286,23 @@ func TestDashboardLayout(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestTheProgramKnowsItsArguments asks the real program.
+func TestTheProgramKnowsItsArguments(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short: builds muster")
+	}
+	program := filepath.Join(t.TempDir(), "muster")
+	b := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", program, "./cmd/muster")
+	b.Dir, b.Env = root, append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+	if out, err := b.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	every(t, func(t *testing.T, r *Rendered) {
+		args := slices.DeleteFunc(deployment(t, r).Spec.Template.Spec.Containers[0].Args, func(a string) bool { return strings.HasPrefix(a, "--example") })
+		if out, err := exec.CommandContext(t.Context(), program, append(args, "--help")...).CombinedOutput(); err != nil {
+			t.Errorf("muster %s: %v\n%s", strings.Join(args, " "), err, out)
+		}
+	})
 }
