@@ -12,7 +12,7 @@ import (
 
 	"muster.dev/muster/api/v1alpha1"
 	"muster.dev/muster/internal/doctor"
-	"muster.dev/muster/internal/doctor/cluster"
+	readiness "muster.dev/muster/internal/doctor/cluster"
 	"muster.dev/muster/internal/fleet"
 	"muster.dev/muster/internal/kube"
 )
@@ -32,7 +32,7 @@ func examineCluster(ctx context.Context, f clusterFlags) (doctor.Report, error) 
 		return doctor.Report{}, withHint(err, "name a cluster with --kubeconfig and --context")
 	}
 	config.Timeout = 30 * time.Second
-	o := cluster.Options{Namespace: namespace, Account: f.account}
+	o := readiness.Options{Namespace: namespace, Account: f.account}
 	if f.fleetFile != "" {
 		spec, own, err := fleetOfCluster(f.fleetFile)
 		if err != nil {
@@ -59,25 +59,25 @@ func examineCluster(ctx context.Context, f clusterFlags) (doctor.Report, error) 
 		var d net.Dialer
 		o.Dial = func(ctx context.Context, address string) (net.Conn, error) { return d.DialContext(ctx, "tcp", address) }
 	}
-	return cluster.Examine(ctx, o), nil
+	return readiness.Examine(ctx, o), nil
 }
 
 // fleetOfCluster reads what a fleet asks of a cluster, and its namespace.
-func fleetOfCluster(file string) (cluster.Needs, string, error) {
+func fleetOfCluster(file string) (readiness.Needs, string, error) {
 	b, err := os.ReadFile(file)
 	if err != nil {
-		return cluster.Needs{}, "", usageError("--fleet: %v", err)
+		return readiness.Needs{}, "", usageError("--fleet: %v", err)
 	}
 	f, err := v1alpha1.ParseFleet(b)
 	if err != nil {
-		return cluster.Needs{}, "", err
+		return readiness.Needs{}, "", err
 	}
 	n, err := clusterNeeds(f)
 	return n, f.Metadata.Namespace, err
 }
 
-func clusterNeeds(f *v1alpha1.Fleet) (cluster.Needs, error) {
-	n := cluster.Needs{Fleet: f.Metadata.Name, Targets: len(f.Spec.Targets) > 0, Sandboxes: f.Spec.Capacity.Sandboxes.Max}
+func clusterNeeds(f *v1alpha1.Fleet) (readiness.Needs, error) {
+	n := readiness.Needs{Fleet: f.Metadata.Name, Targets: len(f.Spec.Targets) > 0, Sandboxes: f.Spec.Capacity.Sandboxes.Max}
 	if s := f.Spec.Secrets.Kubernetes; s != "" {
 		n.Secrets = append(n.Secrets, s)
 	}

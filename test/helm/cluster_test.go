@@ -207,11 +207,12 @@ func start(t *testing.T, client kubernetes.Interface, dyn dynamic.Interface, ns 
 		}
 	}()
 	spec := fleet.SandboxSpec{
-		ID: "chart-1", Pool: "default", Template: "default", Runtime: fleet.RuntimeAuto, Image: "debian:12", Startup: 2 * time.Second,
+		ID: fleet.NewSandboxID(time.Now()), Pool: "default", Template: "default", Runtime: fleet.RuntimeAuto, Image: "debian:12", Startup: 2 * time.Second,
 		Resources: fleet.Resources{MilliCPU: 100, MemoryBytes: 64 << 20, DiskBytes: 1 << 30}, Network: fleet.Network{Mode: fleet.NetworkNone},
 	}
-	if _, err := s.Create(t.Context(), spec); err == nil || errors.Is(err, fleet.ErrDenied) {
-		t.Errorf("a sandbox without a runner: %v; want it to be late, not denied", err)
+	var late *fleet.ReasonError
+	if _, err := s.Create(t.Context(), spec); !errors.As(err, &late) || late.Reason != fleet.ReasonTimeoutStartup {
+		t.Errorf("a sandbox without a runner: %v; want it to be late", err)
 	}
 	ids, err := s.List(t.Context())
 	if err != nil || len(ids) > 0 {
