@@ -35,6 +35,7 @@ task or command did; see their help.`,
 	f.StringVar(&s.server, "server", "", "`address` of the server; default $MUSTER_SERVER, else that of the local `muster up`")
 	f.StringVar(&s.tokenFile, "token-file", "", "`file` with the token; default $MUSTER_TOKEN, else the data directory's")
 	f.StringVar(&s.dataDir, "data", "", "data `directory` of the local muster; default $MUSTER_HOME, /var/lib/muster for root, else ~/.local/state/muster")
+	f.StringVar(&s.fleet, "fleet", "", "`namespace/name` of the fleet, where the server has several; default $MUSTER_FLEET")
 	f.Lookup("server").Usage = "`address` of the server; default $MUSTER_SERVER, else that of the local muster"
 	group(root, "tasks", "Tasks:",
 		newSubmitCommand(s), newTasksCommand(s), newTaskCommand(s), newLogsCommand(s), newWaitCommand(s),

@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"muster.dev/muster/api/v1alpha1"
+	"muster.dev/muster/internal/fleet"
 	"muster.dev/muster/internal/kube"
 	nkube "muster.dev/muster/internal/nodes/kube"
 	"muster.dev/muster/internal/operator"
@@ -235,4 +236,19 @@ func tolerations(p *v1alpha1.KubernetesNodes) []corev1.Toleration {
 		})
 	}
 	return out
+}
+
+// agentSandbox tells whether warm sandboxes are those of agent-sandbox.
+func (k *cluster) agentSandbox(warm string) (bool, error) {
+	if warm == v1alpha1.WarmPods {
+		return false, nil
+	}
+	served, err := skube.AgentSandboxServed(k.client.Discovery())
+	if err == nil && !served && warm == v1alpha1.WarmAgentSandbox {
+		return false, &fleet.FieldError{
+			Field: "spec.nodes.kubernetes.warm", Wrong: "is agent-sandbox, whose resources this cluster does not serve",
+			Right: "auto or pods, or agent-sandbox installed",
+		}
+	}
+	return served, err
 }

@@ -86,8 +86,12 @@ func (r *fleetInCluster) openSandboxes(ctx context.Context) (err error) {
 		}
 	}
 	log := k.log.With("fleet", r.f.Key.String())
+	warm, err := k.agentSandbox(p.Warm)
+	if err != nil {
+		return err
+	}
 	r.boxes, err = skube.New(ctx, skube.Options{
-		Client: k.client, Dynamic: k.dynamic, Namespace: r.f.Namespace, Fleet: r.f.Name,
+		Client: k.client, Dynamic: k.dynamic, AgentSandbox: warm, Namespace: r.f.Namespace, Fleet: r.f.Name,
 		Sessions: k.gateway, Exchange: k.exchange, Door: k.door, RunnerImage: k.image, Logger: log,
 		Pods: skube.PodOptions{
 			NodeSelector: p.NodeSelector, Tolerations: tolerations(p), RuntimeClasses: classes,

@@ -28,6 +28,7 @@ type shell struct {
 	server    string // --server
 	tokenFile string // --token-file
 	dataDir   string // --data
+	fleet     string // --fleet
 }
 
 func newShell() *shell {
@@ -43,7 +44,7 @@ func defaultDataDir() string { return client.DataDir(os.Getenv, os.Geteuid()) }
 // place finds the server.
 func (s *shell) place() (client.Place, error) {
 	p, err := client.Locate(client.Search{
-		Server: s.server, TokenFile: s.tokenFile, DataDir: s.dataDir, Getenv: s.getenv, UID: s.uid,
+		Server: s.server, TokenFile: s.tokenFile, DataDir: s.dataDir, Fleet: s.fleet, Getenv: s.getenv, UID: s.uid,
 	})
 	// A directory named by hand is meant: the fleet at the usual address is
 	// another one.

@@ -9,6 +9,7 @@ import (
 
 	"muster.dev/muster/api/v1alpha1"
 	"muster.dev/muster/internal/archive"
+	pgarchive "muster.dev/muster/internal/archive/postgres"
 	"muster.dev/muster/internal/fleet"
 	"muster.dev/muster/internal/store/postgres"
 	"muster.dev/muster/internal/store/sqlite"
@@ -132,7 +133,12 @@ func (k *kept) openPostgres(ctx context.Context, dsn string, f *v1alpha1.Fleet, 
 		return err
 	}
 	k.store, k.queue, k.pg, k.closers = db, db.Queue(), db, append(k.closers, db.Close)
-	return k.openFiles(at.files)
+	files, err := pgarchive.Open(ctx, dsn, pgarchive.Options{Schema: at.schema})
+	if err != nil {
+		return err
+	}
+	k.archive, k.closers = files, append(k.closers, files.Close)
+	return nil
 }
 
 func (k *kept) openFiles(dir string) error {

@@ -29,6 +29,7 @@ type Search struct {
 	Server    string // --server
 	TokenFile string // --token-file
 	DataDir   string // --data
+	Fleet     string // --fleet: NAMESPACE/NAME, where a server has several
 	Getenv    func(string) string
 	UID       int
 }
@@ -74,6 +75,9 @@ func Locate(s Search) (Place, error) {
 		return p, err
 	}
 	p.Server = base.String()
+	if p.Server, err = atFleet(s, p.Server); err != nil {
+		return p, err
+	}
 	return p, findToken(s, &p, base.Hostname())
 }
 
@@ -112,4 +116,21 @@ func loopback(host string) bool {
 	}
 	ip := net.ParseIP(host)
 	return ip != nil && ip.IsLoopback()
+}
+
+// atFleet is the address of one fleet of a server: the flag's, $MUSTER_FLEET's,
+// or the server itself.
+func atFleet(s Search, server string) (string, error) {
+	fleet, from := s.Fleet, "--fleet"
+	if fleet == "" {
+		fleet, from = s.Getenv("MUSTER_FLEET"), "$MUSTER_FLEET"
+	}
+	if fleet == "" {
+		return server, nil
+	}
+	namespace, name, ok := strings.Cut(fleet, "/")
+	if !ok || namespace == "" || name == "" || strings.ContainsAny(name, "/?#% ") || strings.ContainsAny(namespace, "?#% ") {
+		return "", &Error{Text: fmt.Sprintf("%s %q names no fleet", from, fleet), Hint: "write it as NAMESPACE/NAME; `kubectl get fleets -A` lists them", Kind: ErrUsage}
+	}
+	return server + "/fleets/" + namespace + "/" + name, nil
 }

@@ -228,6 +228,8 @@ func (g *NodeGroup) node() *corev1.Node {
 		corev1.ResourceCPU:    *resource.NewMilliQuantity(g.o.MilliCPU, resource.DecimalSI),
 		corev1.ResourceMemory: *resource.NewQuantity(g.o.Memory, resource.BinarySI),
 		corev1.ResourcePods:   *resource.NewQuantity(g.o.Pods, resource.DecimalSI),
+		// As much as every test wants: no test is about disks that are too small.
+		corev1.ResourceEphemeralStorage: *resource.NewQuantity(1<<40, resource.BinarySI),
 	}
 	return &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels, Annotations: map[string]string{kwokAnnotation: kwokFake}},
