@@ -27,6 +27,8 @@ type FleetView struct {
 	Pools            []PoolView       `json:"pools"`
 	Nodes            []fleet.NodeView `json:"nodes"`
 	NodeHourUSD      float64          `json:"nodeHourUSD,omitempty"`
+	// Dedication is left out where nodes are not meant for agents alone.
+	Dedication *fleet.DedicationView `json:"dedication,omitempty" doc:"Whether agents share no machine with anything else, as last looked"`
 }
 
 // StartView is how long tasks waited from submission to their first
@@ -99,7 +101,7 @@ func NewFleetView(v fleet.View) FleetView {
 			P50Seconds: v.StartP50.Seconds(), P99Seconds: v.StartP99.Seconds(), ObjectiveSeconds: v.ObjectiveP99.Seconds(),
 		},
 		Pools: make([]PoolView, 0, len(v.Pools)), Nodes: nonNil(v.Nodes),
-		NodeHourUSD: float64(v.NodeHourMicroUSD) / 1e6,
+		NodeHourUSD: float64(v.NodeHourMicroUSD) / 1e6, Dedication: v.Dedication,
 	}
 	out.Queues = make([]QueueView, 0, len(v.Queues))
 	for _, q := range v.Queues {

@@ -32,6 +32,7 @@ type real struct {
 	group *kubetest.NodeGroup
 	ns    string
 	o     Options
+	stop  func() // ends Nodes
 	*Nodes
 }
 
@@ -74,7 +75,8 @@ func (r *real) start() *Nodes {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); n.Run(ctx) }()
-	r.t.Cleanup(func() { cancel(); <-done })
+	r.stop = func() { cancel(); <-done }
+	r.t.Cleanup(r.stop)
 	r.until(30*time.Second, "the first reading", func() error { _, err := n.List(ctx); return err })
 	return n
 }
@@ -360,6 +362,7 @@ func TestRealLeastPrivilege(t *testing.T) {
 	do(t, err)
 	r.o.Dynamic, err = dynamic.NewForConfig(as)
 	do(t, err)
+	r.stop() // one process at a time
 	n := r.start()
 	err = n.Scale(t.Context(), 2)
 	if !errors.Is(err, fleet.ErrDenied) || !strings.Contains(err.Error(), "create pods") {

@@ -21,7 +21,7 @@ func (n *Nodes) Trespasses(ctx context.Context) ([]fleet.Trespass, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("look for trespasses: %w", err)
 	}
-	if _, err := n.watch.at(); err != nil {
+	if _, err := n.watch.at(n.o.Fleet); err != nil {
 		return nil, fmt.Errorf("look for trespasses: %w", err)
 	}
 	out := []fleet.Trespass{}

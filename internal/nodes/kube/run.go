@@ -44,7 +44,7 @@ func (n *Nodes) Run(ctx context.Context) {
 	said := ""
 	for {
 		wait := passQuiet
-		if _, err := n.watch.at(); err != nil {
+		if _, err := n.watch.at(n.o.Fleet); err != nil {
 			n.tell()
 		} else if err := n.pass(ctx); err != nil {
 			wait = retryAfter

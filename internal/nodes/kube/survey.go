@@ -50,8 +50,7 @@ func (n *Nodes) survey() *survey {
 	for _, l := range [][]*machine{s.fresh, s.coming, s.released} {
 		slices.SortFunc(l, byAge)
 	}
-	var own []*machine
-	own = n.match(s)
+	own := n.match(s)
 	worth := n.o.worth()
 	for _, b := range n.boots {
 		x := fleet.Node{

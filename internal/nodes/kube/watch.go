@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,14 +29,15 @@ type Watch struct {
 	used   *usage
 
 	mu      sync.Mutex
-	version uint64 // grows with everything that may matter
+	version uint64            // grows with everything that may matter
+	boxes   map[string]uint64 // likewise with the sandboxes of each fleet, which matter to the others
 	broken  map[string]error
 	hearers map[chan struct{}]bool
 }
 
 // NewWatch returns a Watch that has read nothing yet.
 func NewWatch(client kubernetes.Interface) *Watch {
-	w := &Watch{client: client, broken: map[string]error{}, hearers: map[chan struct{}]bool{}}
+	w := &Watch{client: client, boxes: map[string]uint64{}, broken: map[string]error{}, hearers: map[chan struct{}]bool{}}
 	w.used = &usage{nodes: map[string]*tenants{}}
 	w.nodes = newTable[*machine](func(o any) (*machine, bool) {
 		n, ok := o.(*corev1.Node)
@@ -43,7 +45,7 @@ func NewWatch(client kubernetes.Interface) *Watch {
 			return nil, false
 		}
 		return machineOf(n), true
-	}, func(_, _ *machine) { w.changed(true) })
+	}, func(_, _ *machine) { w.changed() })
 	w.pods = newTable[*pod](func(o any) (*pod, bool) {
 		p, ok := o.(*corev1.Pod)
 		if !ok {
@@ -51,22 +53,30 @@ func NewWatch(client kubernetes.Interface) *Watch {
 		}
 		return podOf(p), true
 	}, func(before, after *pod) {
-		if moved, heard := w.used.move(before, after); moved {
-			w.changed(heard)
+		switch moved, heard := w.used.move(before, after); {
+		case heard:
+			w.changed()
+		case moved:
+			w.boxed(cmp.Or(after, before).fleet)
 		}
 	})
 	return w
 }
 
-// changed makes what was derived from the records out of date; heard also tells
+// boxed makes what was derived from the records out of date for all fleets but
+// one, whose sandboxes have changed.
+func (w *Watch) boxed(fleetName string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.boxes[fleetName]++
+}
+
+// changed makes what was derived from the records out of date, and tells
 // whoever listens.
-func (w *Watch) changed(heard bool) {
+func (w *Watch) changed() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.version++
-	if !heard {
-		return
-	}
 	for c := range w.hearers {
 		poke(c)
 	}
@@ -92,8 +102,9 @@ func (w *Watch) hear() (changes chan struct{}, release func()) {
 	}
 }
 
-// at is the version of what is kept; an error while it is not kept up to date.
-func (w *Watch) at() (uint64, error) {
+// at is the version of what is kept, for a fleet; an error while it is not kept
+// up to date.
+func (w *Watch) at(fleetName string) (uint64, error) {
 	read := w.nodes.full() && w.pods.full() // their locks come before ours
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -105,7 +116,13 @@ func (w *Watch) at() (uint64, error) {
 	if !read {
 		return 0, fmt.Errorf("the nodes of the cluster have not been read yet: %w", fleet.ErrUnavailable)
 	}
-	return w.version, nil
+	version := w.version
+	for name, n := range w.boxes {
+		if name != fleetName {
+			version += n
+		}
+	}
+	return version, nil
 }
 
 // note keeps whether a resource can be read.
@@ -118,7 +135,7 @@ func (w *Watch) note(verb, resource string, err error) {
 	w.broken[resource] = fault(verb, resource, err)
 	w.mu.Unlock()
 	if (before == nil) != (err == nil) {
-		w.changed(true)
+		w.changed()
 	}
 }
 

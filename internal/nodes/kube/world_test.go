@@ -84,7 +84,6 @@ type cluster struct {
 	stock   int // most nodes it brings; negative: any number
 	brought int // ever
 	coming  map[string]bool
-	nodes   int
 }
 
 func newCluster(t *testing.T) *cluster {
