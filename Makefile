@@ -39,6 +39,14 @@ test: ## Install what the tests need, then vet and run every test with the race 
 	else tools/install.sh controlplane >/dev/null; tools/install.sh agent-sandbox-controller >/dev/null; fi
 	@runsc=; if [ "$(TEST_GVISOR)" != 0 ]; then runsc=$$(tools/install.sh runsc); fi; set -x; \
 	MUSTER_RUNSC=$$runsc $(GO) test -race -timeout $(TEST_TIMEOUT) $(PKG)
+	@if [ "$(PKG)" = ./... ]; then $(MAKE) --no-print-directory test-modules; fi
+
+# Modules of their own, whose dependencies are none of Muster's.
+MODULES := test/helm tools/image
+.PHONY: test-modules
+test-modules:
+	@# -count=1: what they look at is outside of their modules, where the test cache does not look.
+	@for m in $(MODULES); do (set -x; cd $$m && $(GO) vet ./... && $(GO) test -count=1 -race -timeout $(TEST_TIMEOUT) ./...); done
 
 .PHONY: generate
 generate: ## Write what follows from the sources: deploy/crds
@@ -78,6 +86,18 @@ gvisor: ## Build runsc (gVisor) into bin/, so that `runtime: auto` uses it
 	@mkdir -p bin
 	@install -m 0755 "$$(tools/install.sh runsc)" bin/runsc
 	@echo "bin/runsc is there; the next make up uses it"
+
+# Where to push the image, registry/repository:tag; empty: nowhere.
+PUSH ?=
+PLATFORMS ?= linux/amd64,linux/arm64
+
+.PHONY: image
+image: ## Make dist/muster-image.tar without a daemon; PUSH=registry/repo:tag pushes it
+	cd tools/image && $(GO) run . -platforms '$(PLATFORMS)' -push '$(PUSH)'
+
+.PHONY: manifests
+manifests: ## Make deploy/manifests, and the chart's copies of CRDs and dashboards
+	cd test/helm && $(GO) run ./render
 
 .PHONY: clean
 clean: ## Remove what was built here (data directories stay)

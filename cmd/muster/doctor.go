@@ -15,28 +15,43 @@ const doctorWithin = 2 * time.Minute
 
 func newDoctorCommand(s *shell) *cobra.Command {
 	var (
-		o   doctor.Options
-		out *outputFlag
+		o         doctor.Options
+		in        clusterFlags
+		inCluster bool
+		out       *outputFlag
 	)
 	c := &cobra.Command{
 		Use:   "doctor",
-		Short: "Say what works on this machine, and how to mend what does not",
+		Short: "Say what works on this machine or cluster, and how to mend what does not",
 		Long: `Look at the kernel, cgroups, user namespaces, runtimes, disk, clock and the rest
 that sandboxes rest on, and say for each whether it works, what that means, and
 the command that mends it. Runtimes are tried with a real sandbox. Nothing is
 changed.
 
+With --kubernetes it looks at a cluster in place of the machine: its version,
+what is installed, the rights of the control plane, runtime classes, node
+autoscaler, dedicated nodes, quotas. With --fleet it judges what that fleet asks
+for.
+
 It exits with 1 when something failed; warnings are no failure.`,
+		Example: `  muster doctor
+  muster doctor --kubernetes --fleet fleet.yaml`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), doctorWithin)
 			defer cancel()
-			p, _ := s.place() // a bad address is not what is examined here
-			o.DataDir = p.DataDir
-			if runner, err := findRunner(o.Runner); err == nil {
-				o.Runner, o.Probe = runner, runtimeProbe(runner, p.DataDir)
+			r, err := doctor.Report{}, error(nil)
+			switch {
+			case inCluster:
+				r, err = examineCluster(ctx, in)
+			case in != clusterFlags{}:
+				return usageError("--kubeconfig, --context, --namespace, --account and --fleet are about a cluster; want --kubernetes, too")
+			default:
+				r = examineMachine(ctx, s, o)
 			}
-			r := doctor.Examine(ctx, doctor.Machine{}, o)
+			if err != nil {
+				return err
+			}
 			done, err := out.structured(s, r)
 			if err != nil {
 				return err
@@ -53,8 +68,23 @@ It exits with 1 when something failed; warnings are no failure.`,
 	f := c.Flags()
 	f.StringVar(&o.Listen, "listen", "127.0.0.1:7433", "`address` muster up would listen on")
 	f.StringVar(&o.Runner, "runner", "", "the muster-runner `program`; default: beside muster, else on PATH")
+	f.BoolVar(&inCluster, "kubernetes", false, "look at a Kubernetes cluster")
+	f.StringVar(&in.access.Kubeconfig, "kubeconfig", "", "with --kubernetes: `file`; default $KUBECONFIG, else ~/.kube/config")
+	f.StringVar(&in.access.Context, "context", "", "with --kubernetes: `name` in the kubeconfig; default its current one")
+	f.StringVarP(&in.namespace, "namespace", "n", "", "with --kubernetes: `namespace` of the fleets; default that of --fleet, else of the context")
+	f.StringVar(&in.account, "account", "", "with --kubernetes: `namespace/name` of the control plane's service account, whose rights are looked at; default that of the installed one, else you")
+	f.StringVar(&in.fleetFile, "fleet", "", "with --kubernetes: the fleet's YAML `file`, whose needs are looked at")
 	out = addOutput(c, formatText, formatJSON, formatYAML)
 	return c
+}
+
+func examineMachine(ctx context.Context, s *shell, o doctor.Options) doctor.Report {
+	p, _ := s.place() // a bad address is not what is examined here
+	o.DataDir = p.DataDir
+	if runner, err := findRunner(o.Runner); err == nil {
+		o.Runner, o.Probe = runner, runtimeProbe(runner, p.DataDir)
+	}
+	return doctor.Examine(ctx, doctor.Machine{}, o)
 }
 
 func printReport(s *shell, r doctor.Report) {

@@ -78,11 +78,18 @@ func Examine(ctx context.Context, h Host, o Options) Report {
 	for _, f := range found {
 		r.Findings = append(r.Findings, f...)
 	}
-	for _, f := range r.Findings {
-		r.Level = worse(r.Level, f.Level)
-	}
+	r.Level = Worst(r.Findings)
 	r.Lost = lost(h, r.Findings)
 	return r
+}
+
+// Worst is the level of the worst finding; of none, OK.
+func Worst(findings []Finding) Level {
+	level := OK
+	for _, f := range findings {
+		level = worse(level, f.Level)
+	}
+	return level
 }
 
 func worse(a, b Level) Level {
