@@ -36,6 +36,9 @@ type KubernetesNodes struct {
 	// NodeSelector are the labels of the nodes for agents. Without any, agents run
 	// on whatever node there is, and no node is brought or returned.
 	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
+	// Shared says that other things may run on those nodes, too. Otherwise
+	// whatever does is an event and an alert.
+	Shared bool `json:"shared,omitempty"`
 	// Tolerations are for taints beside muster.dev/dedicated, which sandboxes
 	// tolerate anyway.
 	Tolerations []Toleration `json:"tolerations,omitempty" maxItems:"64"`
@@ -77,8 +80,8 @@ type Toleration struct {
 
 // RuntimeClasses names the RuntimeClass of each runtime.
 type RuntimeClasses struct {
-	GVisor string `json:"gvisor,omitempty" kube:"object"` // default gvisor
-	Kata   string `json:"kata,omitempty" kube:"object"`   // default kata
+	GVisor string `json:"gvisor,omitempty" kube:"object"` // default: the class whose handler is runsc
+	Kata   string `json:"kata,omitempty" kube:"object"`   // default: the class whose handler is kata
 }
 
 // SlotSize is the part of a node that one sandbox takes.
@@ -113,8 +116,6 @@ func (k *KubernetesNodes) fill() {
 	or(&k.Headroom, HeadroomAuto)
 	or(&k.Warm, WarmAuto)
 	or(&k.PlaceholderPriorityClass, "muster-seat")
-	or(&k.RuntimeClasses.GVisor, "gvisor")
-	or(&k.RuntimeClasses.Kata, "kata")
 	or(&k.ServiceAccount, "default")
 	for i := range k.Tolerations {
 		or(&k.Tolerations[i].Operator, "Equal")

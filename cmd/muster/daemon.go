@@ -10,28 +10,25 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
-	"sync"
 	"syscall"
 	"time"
 
 	"muster.dev/muster/api/v1alpha1"
-	"muster.dev/muster/internal/archive"
-	"muster.dev/muster/internal/control"
-	"muster.dev/muster/internal/fleet"
-	"muster.dev/muster/internal/intake"
 	"muster.dev/muster/internal/sandbox/image"
 	"muster.dev/muster/internal/sandbox/oci"
-	"muster.dev/muster/internal/schedule"
-	"muster.dev/muster/internal/server"
 	"muster.dev/muster/internal/store/sqlite"
-	"muster.dev/muster/internal/webhook"
 )
 
-// daemonConfig is what `muster up` was asked for.
+// daemonConfig is what `muster up`, or `muster serve` with a fleet of its own,
+// was asked for.
 type daemonConfig struct {
 	dir      string
 	fleet    *v1alpha1.Fleet
 	listen   string
+	token    string // empty: that of the data directory
+	hosts    []string
+	store    storeChoice
+	kept     *kept // what is open of the store already; nil: nothing
 	runner   string
 	runtimes string
 	onStop   string
@@ -39,52 +36,97 @@ type daemonConfig struct {
 	log      *slog.Logger
 }
 
-// daemon is one control plane with everything it runs on.
+// daemon is one control plane on one machine with everything it runs on.
 type daemon struct {
-	cfg      daemonConfig
+	*unit
+	cfg    daemonConfig
+	ground *ground
+	keep   *kept
+	images *image.Cache
+	boxes  *oci.Sandboxes // nil where others run the workers
+}
+
+// ground is what a control plane of one machine has before it knows its store:
+// the data directory and the API's address.
+type ground struct {
 	lock     *sqlite.DirLock
-	listener net.Listener
 	token    string
-	db       *sqlite.DB
-	archive  *archive.Archive
-	images   *image.Cache
-	boxes    *oci.Sandboxes // nil where others run the workers
-	control  *control.Engine
-	server   *server.Server
-	hooks    *webhook.Service
-	cron     *schedule.Service
-	source   fleet.Source  // nil: no outside queue
-	intake   *intake.Queue // likewise
-	followed *followed     // nil where Muster runs the tasks
-	keda     *kedaService  // nil: not asked for
+	listener net.Listener
+}
+
+// openGround takes the data directory and the address.
+func openGround(c *daemonConfig) (_ *ground, err error) {
+	// A control plane idles most of its life: give memory back rather than
+	// keep it for the next burst.
+	debug.SetGCPercent(50)
+	g := &ground{token: c.token}
+	defer func() {
+		if err != nil {
+			g.close()
+		}
+	}()
+	if g.lock, err = sqlite.Lock(c.dir); err != nil {
+		return nil, err
+	}
+	if g.token == "" {
+		if g.token, err = loadToken(c.dir); err != nil {
+			return nil, err
+		}
+	}
+	g.listener, err = listen(c.listen)
+	return g, err
+}
+
+func (g *ground) address() string { return "http://" + g.listener.Addr().String() }
+
+// tell writes the address for the commands on this machine.
+func (g *ground) tell(dir string) error {
+	if err := writePrivate(filepath.Join(dir, "address"), []byte(g.address()+"\n")); err != nil {
+		return fmt.Errorf("write the address: %w", err)
+	}
+	return nil
+}
+
+func (g *ground) close() {
+	if g.listener != nil {
+		_ = g.listener.Close()
+	}
+	if g.lock != nil {
+		_ = g.lock.Release()
+	}
 }
 
 // openDaemon opens and wires everything; nothing runs yet. What was opened is
 // closed again when a later step fails.
 func openDaemon(ctx context.Context, c daemonConfig) (_ *daemon, err error) {
-	// A control plane idles most of its life: give memory back rather than
-	// keep it for the next burst.
-	debug.SetGCPercent(50)
-	d := &daemon{cfg: c}
+	g, err := openGround(&c)
+	if err != nil {
+		return nil, err
+	}
+	d, err := openOn(ctx, g, c)
+	if err != nil {
+		g.close()
+	}
+	return d, err
+}
+
+// openOn opens a fleet of this machine; the ground stays the caller's when it
+// fails.
+func openOn(ctx context.Context, g *ground, c daemonConfig) (_ *daemon, err error) {
+	d := &daemon{cfg: c, ground: g}
 	defer func() {
 		if err != nil {
-			d.close()
+			d.closeFleet()
 		}
 	}()
-	if d.lock, err = sqlite.Lock(c.dir); err != nil {
-		return nil, err
+	if d.keep = c.kept; d.keep == nil {
+		if d.keep, err = c.store.open(ctx, c.fleet, c.place()); err != nil {
+			return nil, err
+		}
 	}
-	if d.token, err = loadToken(c.dir); err != nil {
-		return nil, err
-	}
-	if d.listener, err = listen(c.listen); err != nil {
-		return nil, err
-	}
-	if d.db, err = sqlite.Open(ctx, filepath.Join(c.dir, "muster.db"), storeOptions(c.fleet)); err != nil {
-		return nil, err
-	}
-	if d.archive, err = archive.Open(filepath.Join(c.dir, "tasks"), archive.Options{}); err != nil {
-		return nil, err
+	u := unitConfig{
+		fleet: c.fleet, store: d.keep.store, embedded: d.keep.queue, archive: d.keep.archive, secrets: localSecrets(c.fleet),
+		token: g.token, hosts: c.hosts, parallel: c.parallel, log: c.log,
 	}
 	if !c.fleet.Spec.Follows() {
 		if d.images, err = openImages(c); err != nil {
@@ -93,22 +135,13 @@ func openDaemon(ctx context.Context, c daemonConfig) (_ *daemon, err error) {
 		if d.boxes, err = openSandboxes(ctx, c, d.images); err != nil {
 			return nil, err
 		}
+		u.sandboxes = d.boxes
+		if u.nodes, err = hostNode(c); err != nil {
+			return nil, err
+		}
 	}
-	if err = d.wire(ctx); err != nil {
-		return nil, err
-	}
-	if d.keda, err = openKEDA(d); err != nil {
-		return nil, err
-	}
-	return d, nil
-}
-
-func storeOptions(f *v1alpha1.Fleet) sqlite.Options {
-	o := sqlite.Options{MaxBacklog: f.Spec.Queue.MaxBacklog, Tenants: map[fleet.TenantID]sqlite.Share{}}
-	for _, t := range f.Spec.Tenants {
-		o.Tenants[fleet.TenantID(t.Name)] = sqlite.Share{Weight: t.Weight, MaxRunning: t.MaxRunning}
-	}
-	return o
+	d.unit, err = openUnit(ctx, u)
+	return d, err
 }
 
 // listen opens the API's address and explains the usual failures.
@@ -128,51 +161,37 @@ func listen(addr string) (net.Listener, error) {
 
 // run serves until ctx ends, then stops in order.
 func (d *daemon) run(ctx context.Context) error {
-	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopWork()
-	failed := make(chan error, 8)
-	var wg sync.WaitGroup
-	spawn := func(name string, f func(context.Context) error) {
-		wg.Go(func() {
-			if err := f(work); err != nil && work.Err() == nil {
-				failed <- fmt.Errorf("%s: %w", name, err)
-			}
-		})
-	}
-	wg.Go(func() {
-		if err := d.server.Serve(d.listener); err != nil {
-			failed <- fmt.Errorf("serve the API: %w", err)
+	work := newCrew(ctx)
+	defer work.stop()
+	work.wg.Go(func() {
+		if err := d.server.Serve(d.ground.listener); err != nil {
+			work.fail(fmt.Errorf("serve the API: %w", err))
 		}
 	})
-	var err error
-	if err = writePrivate(filepath.Join(d.cfg.dir, "address"), []byte(d.address()+"\n")); err != nil {
-		failed <- fmt.Errorf("write the address: %w", err)
+	if err := d.ground.tell(d.cfg.dir); err != nil {
+		work.fail(err)
 	}
-	spawn("fleet", d.control.Run)
-	spawn("webhooks", d.hooks.Run)
-	spawn("schedules", d.cron.Run)
-	spawn("memory", giveBackStart)
+	return d.work(ctx, work)
+}
+
+// work lets everything but the API run until ctx ends or a part fails, and
+// stops it in order.
+func (d *daemon) work(ctx context.Context, work *crew) error {
+	work.start(d.parts()...)
+	work.start(part{"memory", giveBackStart})
 	if d.images != nil {
-		spawn("images", d.keepImagesTidy)
+		work.start(part{"images", d.keepImagesTidy})
 	}
-	if d.intake != nil {
-		spawn("queue", d.intake.Run)
-	}
-	if d.keda != nil {
-		spawn("external scaler", d.keda.run)
-	}
-	if d.followed != nil {
-		spawn("queue", d.followed.queue.Run)
-	}
+	var err error
 	select {
 	case <-ctx.Done():
-	case err = <-failed:
+	case err = <-work.failed:
 	}
-	return errors.Join(err, d.stop(stopWork, &wg))
+	return errors.Join(err, d.stop(work))
 }
 
 // stop ends the parts in the order in which work flows through them.
-func (d *daemon) stop(stopWork context.CancelFunc, wg *sync.WaitGroup) error {
+func (d *daemon) stop(work *crew) error {
 	// A second Ctrl-C ends the waiting.
 	again, unhook := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer unhook()
@@ -180,10 +199,10 @@ func (d *daemon) stop(stopWork context.CancelFunc, wg *sync.WaitGroup) error {
 	bounded, cancel := context.WithTimeout(again, 25*time.Second)
 	defer cancel()
 	if err := d.server.Shutdown(bounded); err != nil {
-		d.cfg.log.Warn("some requests were cut off", "error", err)
+		d.log.Warn("some requests were cut off", "error", err)
 	}
-	stopWork()
-	wg.Wait()
+	work.stop()
+	work.wg.Wait()
 	if d.followed != nil {
 		return nil // what is only counted goes on being counted
 	}
@@ -193,39 +212,36 @@ func (d *daemon) stop(stopWork context.CancelFunc, wg *sync.WaitGroup) error {
 // quiesce deals with running tasks as --on-stop says.
 func (d *daemon) quiesce(ctx context.Context) {
 	n := d.control.Dispatcher().Active()
-	log := d.cfg.log
 	switch {
 	case n == 0:
 		return
 	case d.cfg.onStop == "keep":
-		log.Info("running tasks go on in their sandboxes; the next `muster up` takes them over, `muster down` removes them", "tasks", n)
+		d.log.Info("running tasks go on in their sandboxes; the next `muster up` takes them over, `muster down` removes them", "tasks", n)
 		return
 	case d.cfg.onStop == "drain":
-		log.Info("waiting for running tasks; a second Ctrl-C leaves them", "tasks", n)
+		d.log.Info("waiting for running tasks; a second Ctrl-C leaves them", "tasks", n)
 	default:
-		log.Info("cancelling running tasks", "tasks", n)
+		d.log.Info("cancelling running tasks", "tasks", n)
 	}
 	if err := d.control.Quiesce(ctx, d.cfg.onStop == "cancel"); err != nil {
-		log.Warn("stopping with tasks still running", "error", err)
+		d.log.Warn("stopping with tasks still running", "error", err)
 	}
 }
 
-func (d *daemon) address() string { return "http://" + d.listener.Addr().String() }
-
-func (d *daemon) isReady(ctx context.Context) error {
-	if err := d.control.Ready(ctx); err != nil {
-		return err
-	}
-	return d.db.Ping(ctx)
-}
+func (d *daemon) address() string { return d.ground.address() }
 
 // close releases what was opened, in reverse order. Sandboxes are left alone.
 func (d *daemon) close() {
-	if d.keda != nil {
-		_ = d.keda.listener.Close()
-	}
-	if err := d.closeQueue(); err != nil {
-		d.cfg.log.Warn("the queue", "error", err)
+	d.closeFleet()
+	d.ground.close()
+}
+
+// closeFleet releases all but the ground.
+func (d *daemon) closeFleet() {
+	if d.unit != nil {
+		if err := d.unit.close(); err != nil {
+			d.cfg.log.Warn("the queue", "error", err)
+		}
 	}
 	if d.boxes != nil {
 		_ = d.boxes.Close()
@@ -233,18 +249,9 @@ func (d *daemon) close() {
 	if d.images != nil {
 		_ = d.images.Close()
 	}
-	if d.archive != nil {
-		_ = d.archive.Close()
-	}
-	if d.db != nil {
-		if err := d.db.Close(); err != nil {
+	if d.keep != nil && d.cfg.kept == nil {
+		if err := d.keep.close(); err != nil {
 			d.cfg.log.Error("close the store", "error", err)
 		}
-	}
-	if d.listener != nil {
-		_ = d.listener.Close()
-	}
-	if d.lock != nil {
-		_ = d.lock.Release()
 	}
 }

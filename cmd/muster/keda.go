@@ -21,12 +21,12 @@ type kedaService struct {
 
 // openKEDA opens the address of the external scaler; nil where none is asked
 // for.
-func openKEDA(d *daemon) (*kedaService, error) {
-	k := d.cfg.fleet.Spec.KEDA
+func openKEDA(u *unit) (*kedaService, error) {
+	k := u.fleet.Spec.KEDA
 	if k == nil {
 		return nil, nil
 	}
-	c := keda.Config{Targets: d.control.Targets, Logger: d.cfg.log}
+	c := keda.Config{Targets: u.control.Targets, Logger: u.log}
 	var err error
 	if c.TLS, err = serverTLS(k); err != nil {
 		return nil, fmt.Errorf("spec.keda: %w", err)
@@ -37,10 +37,10 @@ func openKEDA(d *daemon) (*kedaService, error) {
 	}
 	if c.TLS == nil {
 		if a, ok := l.Addr().(*net.TCPAddr); ok && !a.IP.IsLoopback() {
-			d.cfg.log.Warn("the external scaler for KEDA is in the clear and open to whoever reaches it; spec.keda.cert, key and clientCA protect it", "address", l.Addr().String())
+			u.log.Warn("the external scaler for KEDA is in the clear and open to whoever reaches it; spec.keda.cert, key and clientCA protect it", "address", l.Addr().String())
 		}
 	}
-	d.cfg.log.Info("serving KEDA's external scaler", "address", l.Addr().String(), "tls", c.TLS != nil)
+	u.log.Info("serving KEDA's external scaler", "address", l.Addr().String(), "tls", c.TLS != nil)
 	return &kedaService{keda.New(c), l}, nil
 }
 

@@ -87,7 +87,7 @@ func runUp(ctx context.Context, o upOptions, cmd *cobra.Command) error {
 		return err
 	}
 	d, err := openDaemon(ctx, daemonConfig{
-		dir: dir, fleet: spec, listen: o.listen, runner: o.runner, runtimes: o.runtimes,
+		dir: dir, fleet: spec, listen: o.listen, store: storeChoice{file: filepath.Join(dir, "muster.db")}, runner: o.runner, runtimes: o.runtimes,
 		onStop: o.onStop, parallel: o.parallel, log: log,
 	})
 	if err != nil {

@@ -9,9 +9,6 @@ import (
 	"time"
 	_ "time/tzdata" // schedules and floors need zones on machines without them
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-
 	"muster.dev/muster/api/v1alpha1"
 	"muster.dev/muster/internal/control"
 	"muster.dev/muster/internal/fleet"
@@ -20,7 +17,6 @@ import (
 	"muster.dev/muster/internal/plan"
 	"muster.dev/muster/internal/sandbox/image"
 	"muster.dev/muster/internal/sandbox/oci"
-	"muster.dev/muster/internal/schedule"
 	"muster.dev/muster/internal/secret"
 	"muster.dev/muster/internal/server"
 	"muster.dev/muster/internal/webhook"
@@ -88,66 +84,13 @@ func isFile(p string) bool {
 	return err == nil && st.Mode().IsRegular()
 }
 
-// wire makes the parts that only need what is open already.
-func (d *daemon) wire(ctx context.Context) error {
-	c := d.cfg
-	spec, err := controlSpec(c.fleet)
-	if err != nil {
-		return err
+// localSecrets are those of this machine.
+func localSecrets(f *v1alpha1.Fleet) fleet.Secrets {
+	s := secret.Source{Dir: f.Spec.Secrets.Dir}
+	if f.Spec.Secrets.Env {
+		s.Env = os.LookupEnv
 	}
-	secrets := secret.Source{Dir: c.fleet.Spec.Secrets.Dir}
-	if c.fleet.Spec.Secrets.Env {
-		secrets.Env = os.LookupEnv
-	}
-	visibility, err := duration("spec.queue.visibility", c.fleet.Spec.Queue.Visibility)
-	if err != nil {
-		return err
-	}
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	meter, err := server.NewMeter(registry)
-	if err != nil {
-		return err
-	}
-	d.hooks = webhook.New(webhook.Options{Tasks: d.db, Logger: c.log, UserAgent: "muster/" + version(), Key: webhookKey(c.fleet, secrets)})
-	loop := control.Config{
-		Store: d.db, Archive: d.archive, Secrets: forTasks{secrets, c.fleet.Spec.Webhooks.Secret},
-		Spec: spec, Variant: v1alpha1.Variant, Logger: c.log, Consumer: fmt.Sprintf("muster/%d", os.Getpid()),
-		Visibility: visibility, ParallelStarts: c.parallel,
-	}
-	if err = d.workOn(ctx, &loop); err != nil {
-		return err
-	}
-	loop.Observe = listeners{meter, d.hooks, d.intake}
-	if d.control, err = control.New(loop); err != nil {
-		return err
-	}
-	d.server, err = server.New(server.Config{
-		Store: d.db, Archive: d.archive, Engine: d.control, Fleet: func() *v1alpha1.Fleet { return c.fleet },
-		Token: d.token, Version: version(), Logger: c.log, Ready: d.isReady, Registry: registry,
-	})
-	if err != nil {
-		return err
-	}
-	d.cron = schedule.New(schedule.Config{Store: d.db, Submit: d.server.SubmitScheduled, Events: d.db, Logger: c.log})
-	return nil
-}
-
-// workOn opens what the loop works on: a queue, sandboxes, nodes.
-func (d *daemon) workOn(ctx context.Context, loop *control.Config) (err error) {
-	c := d.cfg
-	if c.fleet.Spec.Follows() {
-		if d.followed, err = openFollowed(ctx, c.fleet, queueOptions{log: c.log, consumer: d.consumer()}); err != nil {
-			return err
-		}
-		return d.followed.configure(loop, &c.fleet.Spec)
-	}
-	loop.Sandboxes = d.boxes
-	if loop.Nodes, err = hostNode(c); err != nil {
-		return err
-	}
-	loop.Queue, err = d.openQueue(ctx)
-	return err
+	return s
 }
 
 // webhookKey reads the key that webhooks are signed with, each time anew; nil

@@ -14,7 +14,7 @@ const (
 	RuntimeCrun       Runtime = "crun"
 	RuntimeKata       Runtime = "kata"       // in a cluster, by RuntimeClass
 	RuntimeKubernetes Runtime = "kubernetes" // whatever the cluster runs pods with
-	RuntimeFake       Runtime = "fake" // tests only
+	RuntimeFake       Runtime = "fake"       // tests only
 )
 
 // ImageHost is the image made of the host's own /usr, read-only.

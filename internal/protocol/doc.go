@@ -1,6 +1,6 @@
 // Package protocol is what muster-runner, the process inside every sandbox,
 // and the control plane say to each other, over any [io.ReadWriteCloser]: a
-// unix socket on one machine, a WebSocket over TLS on Kubernetes.
+// unix socket on one machine, an upgraded HTTP connection over TLS elsewhere.
 //
 // A stream is a sequence of frames: one byte of type, four bytes of payload
 // length (big endian, at most [MaxPayload]), the payload. Control messages are

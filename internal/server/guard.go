@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
 	"net"
@@ -84,7 +83,7 @@ func (s *Server) authorized(r *http.Request) error {
 	if !strings.EqualFold(scheme, "Bearer") {
 		return refuse(http.StatusUnauthorized, `no token: send "Authorization: Bearer TOKEN"; the token is in the file "token" of the server's data directory`)
 	}
-	got := sha256.Sum256([]byte(strings.TrimSpace(token)))
+	got := digestOf(strings.TrimSpace(token))
 	if subtle.ConstantTimeCompare(got[:], s.token[:]) != 1 {
 		return refuse(http.StatusUnauthorized, `wrong token; the right one is in the file "token" of the server's data directory`)
 	}

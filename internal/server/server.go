@@ -113,7 +113,7 @@ func New(c Config) (*Server, error) {
 	if c.Registry == nil {
 		c.Registry = prometheus.NewRegistry()
 	}
-	s := &Server{Config: c, token: sha256.Sum256([]byte(c.Token)), slots: make(chan struct{}, maxStreams), beat: heartbeat}
+	s := &Server{Config: c, token: digestOf(c.Token), slots: make(chan struct{}, maxStreams), beat: heartbeat}
 	s.base, s.stop = context.WithCancel(context.Background())
 	mux, _, err := s.routes()
 	if err == nil {
@@ -127,6 +127,9 @@ func New(c Config) (*Server, error) {
 	s.hub = newHub(s.base, c.Store)
 	return s, nil
 }
+
+// digestOf is what is compared of a token, in constant time.
+func digestOf(token string) [sha256.Size]byte { return sha256.Sum256([]byte(token)) }
 
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }

@@ -63,7 +63,7 @@ var layers = []layer{
 // fakes, and the other end or the real store where a test needs the pair.
 var suites = []string{
 	"internal/queue/queuetest", "internal/store/storetest", "internal/sandbox/sandboxtest", "internal/nodes/nodestest",
-	"internal/queue/memory", "internal/store/memory", "internal/sandbox/fake", "internal/nodes/fake", "internal/sandbox/virtual", "internal/nodes/virtual", "internal/sandbox/link", "internal/archive",
+	"internal/queue/memory", "internal/store/memory", "internal/sandbox/fake", "internal/nodes/fake", "internal/sandbox/virtual", "internal/nodes/virtual", "internal/sandbox/link", "internal/sandbox/gateway", "internal/archive",
 	"internal/store/sqlite", "internal/client", "test/kube",
 }
 

@@ -109,6 +109,7 @@ func (s *buffer) withdraw(ctx context.Context, _, left []boot) error {
 
 func (s *buffer) release(context.Context, string) error { return nil }
 func (s *buffer) reusable() bool                        { return true }
+func (s *buffer) places() bool                          { return false }
 func (s *buffer) placed(string) string                  { return "" }
 
 // write makes the buffer ask for these.

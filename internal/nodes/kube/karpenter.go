@@ -168,6 +168,7 @@ func (s *pool) goFirst(ctx context.Context, claim string) error {
 // reusable implements source: a node that was given back is on its way out at
 // once.
 func (s *pool) reusable() bool       { return false }
+func (s *pool) places() bool         { return false }
 func (s *pool) placed(string) string { return "" }
 
 // refused implements source. Which NodeClaim is for which boot cannot be told,

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"muster.dev/muster/internal/fleet"
 )
@@ -27,7 +28,8 @@ type Nodes struct {
 	order    []fleet.NodeID // of failures, oldest first
 	version  uint64         // of the watch, that seen is of
 	seen     *survey
-	told     []fleet.Node // what the listener was last told of
+	told     []fleet.Node         // what the listener was last told of
+	sighted  map[string]time.Time // nodes that are ready and wait for the scheduler's word
 }
 
 var (

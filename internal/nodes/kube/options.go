@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"strings"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -107,7 +107,10 @@ func (o *Options) check() error {
 		return &fleet.FieldError{Field: "nodes." + field, Wrong: wrong, Right: right}
 	}
 	asks := o.Headroom != HeadroomNone
+	ways := []Headroom{HeadroomAuto, HeadroomBuffer, HeadroomPlaceholder, HeadroomKarpenter, HeadroomNone}
 	switch {
+	case !slices.Contains(ways, o.Headroom):
+		return wrong("headroom", fmt.Sprintf("%q is unknown", o.Headroom), fmt.Sprint(ways))
 	case o.Client == nil:
 		return wrong("client", "none is given", "a client of the API server")
 	case o.Fleet == "" || o.Namespace == "":
@@ -160,6 +163,5 @@ func (o *Options) source(ctx context.Context, n *Nodes) (source, error) {
 		}
 		return &placeholders{o: o, w: n.watch}, nil
 	}
-	ways := []string{string(HeadroomAuto), string(HeadroomBuffer), string(HeadroomPlaceholder), string(HeadroomKarpenter), string(HeadroomNone)}
-	return nil, &fleet.FieldError{Field: "nodes.headroom", Wrong: fmt.Sprintf("%q is unknown", o.Headroom), Right: strings.Join(ways, ", ")}
+	return nil, fmt.Errorf("headroom %q: %w", o.Headroom, fleet.ErrInvalid)
 }

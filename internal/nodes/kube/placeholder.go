@@ -79,6 +79,7 @@ func (s *placeholders) remove(ctx context.Context, boots []boot) error {
 func (s *placeholders) release(context.Context, string) error { return nil }
 func (s *placeholders) reusable() bool                        { return true }
 
+func (s *placeholders) places() bool { return true }
 func (s *placeholders) placed(id string) string {
 	if p, ok := s.w.pods.get(s.o.Namespace + "/" + id); ok {
 		return p.node

@@ -23,6 +23,9 @@ const (
 	passQuiet   = 30 * time.Second
 	// retryAfter is how long it takes after a failure.
 	retryAfter = time.Second
+	// settle is how long a node that is ready is left to the scheduler to say for
+	// which seat it came.
+	settle = time.Second
 	// retryHold is after how long a hold that its node did not take is made anew.
 	retryHold = 30 * time.Second
 )
@@ -49,8 +52,8 @@ func (n *Nodes) Run(ctx context.Context) {
 				n.o.Logger.Warn("cannot see to the nodes of the cluster; it is tried again", "fleet", n.o.Fleet, "error", err)
 				said = text
 			}
-		} else if said = ""; n.waiting() {
-			wait = passWaiting
+		} else {
+			said, wait = "", n.pause()
 		}
 		if !rest(ctx, passGap, nil) || !rest(ctx, wait, changes) {
 			return
@@ -71,10 +74,17 @@ func rest(ctx context.Context, d time.Duration, wake <-chan struct{}) bool {
 	return true
 }
 
-func (n *Nodes) waiting() bool {
+// pause is the longest time until the next pass.
+func (n *Nodes) pause() time.Duration {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return len(n.boots) > 0
+	switch {
+	case len(n.sighted) > 0:
+		return settle
+	case len(n.boots) > 0:
+		return passWaiting
+	}
+	return passQuiet
 }
 
 // pass brings everything up to date once.
@@ -90,7 +100,7 @@ func (n *Nodes) pass(ctx context.Context) error {
 		n.mu.Unlock()
 		return err
 	}
-	err := errors.Join(n.takeIn(ctx), n.giveUp(ctx), n.tidy(ctx))
+	err := errors.Join(n.takeIn(ctx), n.seatAgain(ctx), n.giveUp(ctx), n.tidy(ctx))
 	n.mu.Lock()
 	if n.unread != nil && err == nil {
 		n.unread, n.seen = nil, nil
@@ -138,13 +148,14 @@ func (n *Nodes) load(ctx context.Context) error {
 // back, and they are held.
 func (n *Nodes) takeIn(ctx context.Context) error {
 	s := n.now()
-	if len(s.fresh) == 0 {
+	fresh := n.settled(s)
+	if len(fresh) == 0 {
 		return nil
 	}
 	came := map[string]int{} // node to index of its boot
 	boots := slices.Clone(n.boots)
 	var done []boot
-	for _, m := range s.fresh {
+	for _, m := range fresh {
 		for i := range boots {
 			if b := &boots[i]; s.byBoot[b.id] == m.key {
 				b.node, came[m.key] = m.key, i
@@ -160,7 +171,7 @@ func (n *Nodes) takeIn(ctx context.Context) error {
 	}
 	g := errgroup.Group{}
 	g.SetLimit(parallel)
-	for _, m := range s.fresh {
+	for _, m := range fresh {
 		h := &hold{boot: m.key, requested: m.created, ready: n.o.Clock()}
 		if i, ok := came[m.key]; ok {
 			h.boot, h.requested = boots[i].id, boots[i].at
@@ -168,6 +179,30 @@ func (n *Nodes) takeIn(ctx context.Context) error {
 		g.Go(func() error { return n.serve(ctx, m, h) })
 	}
 	return g.Wait()
+}
+
+// settled are the nodes that are ready and of which it is known for which boot
+// they came.
+func (n *Nodes) settled(s *survey) []*machine {
+	now := n.o.Clock()
+	before := n.sighted
+	sighted := map[string]time.Time{}
+	var out []*machine
+	for _, m := range s.fresh {
+		since, seen := before[m.key]
+		if !seen {
+			since = now
+		}
+		if n.source.places() && s.guessed[m.key] && now.Sub(since) < settle {
+			sighted[m.key] = since
+			continue
+		}
+		out = append(out, m)
+	}
+	n.mu.Lock()
+	n.sighted = sighted
+	n.mu.Unlock()
+	return out
 }
 
 // serve holds a node; for whoever lists, its boot ends in the same moment.
@@ -183,6 +218,24 @@ func (n *Nodes) serve(ctx context.Context, m *machine, h *hold) error {
 	n.seen = nil
 	n.mu.Unlock()
 	return nil
+}
+
+// seatAgain asks anew for what got a node that is in service already: a seat
+// may be put there in the moment before its hold is.
+func (n *Nodes) seatAgain(ctx context.Context) error {
+	astray := n.now().astray
+	if len(astray) == 0 {
+		return nil
+	}
+	left := slices.DeleteFunc(slices.Clone(n.boots), func(b boot) bool {
+		return slices.ContainsFunc(astray, func(a boot) bool { return a.id == b.id })
+	})
+	if err := n.withdraw(ctx, astray, left, nil); err != nil {
+		return err
+	}
+	boots, err := n.source.ask(ctx, len(astray), slices.Clone(n.boots))
+	n.setBoots(boots, nil)
+	return err
 }
 
 // giveUp ends the boots for which nothing will come.

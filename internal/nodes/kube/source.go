@@ -23,6 +23,8 @@ type source interface {
 	release(ctx context.Context, node string) error
 	// reusable tells whether a node that was given back may be taken back.
 	reusable() bool
+	// places tells whether placed will say for which boot a node came.
+	places() bool
 	// placed names the node that a boot has got; empty: none yet.
 	placed(id string) string
 	// refused says of boots that wait why they wait in vain, by id.
@@ -41,6 +43,7 @@ func (nothing) came(context.Context, []boot, []boot) error     { return nil }
 func (nothing) withdraw(context.Context, []boot, []boot) error { return nil }
 func (nothing) release(context.Context, string) error          { return nil }
 func (nothing) reusable() bool                                 { return false }
+func (nothing) places() bool                                   { return false }
 func (nothing) placed(string) string                           { return "" }
 
 func (nothing) refused(context.Context, []boot) (map[string]string, error) { return nil, nil }

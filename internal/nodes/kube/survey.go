@@ -18,11 +18,13 @@ type boot struct {
 
 // survey is the fleet's nodes at one moment.
 type survey struct {
-	listed   []fleet.Node // ordered by id
-	fresh    []*machine   // ready, and not yet held
-	coming   []*machine   // never ready yet
-	released []*machine   // given back, and still there
-	byBoot   map[string]string
+	listed   []fleet.Node      // ordered by id
+	fresh    []*machine        // ready, and not yet held
+	coming   []*machine        // never ready yet
+	released []*machine        // given back, and still there
+	byBoot   map[string]string // the node that came, or is coming, for a boot
+	guessed  map[string]bool   // nodes of which that is told by their age alone
+	astray   []boot            // boots that got a node which is in service already
 }
 
 // mine tells whether a node is the fleet's.
@@ -49,7 +51,7 @@ func (n *Nodes) survey() *survey {
 		slices.SortFunc(l, byAge)
 	}
 	var own []*machine
-	s.byBoot, own = n.match(s)
+	own = n.match(s)
 	worth := n.o.worth()
 	for _, b := range n.boots {
 		x := fleet.Node{
@@ -129,33 +131,38 @@ func (n *Nodes) node(m *machine, held *pod) fleet.Node {
 const skew = 2 * time.Second
 
 // match says which node came, or is about to come, for which boot, so that no
-// node is counted twice; own are those that nobody here asked for.
-func (n *Nodes) match(s *survey) (byBoot map[string]string, own []*machine) {
-	byBoot = map[string]string{}
+// node is counted twice. It returns the nodes that nobody here asked for.
+func (n *Nodes) match(s *survey) (own []*machine) {
+	s.byBoot, s.guessed = map[string]string{}, map[string]bool{}
+	free := slices.Concat(s.fresh, s.coming)
 	taken := map[string]bool{}
 	for _, b := range n.boots {
 		node := b.node
 		if node == "" {
 			node = n.source.placed(b.id)
 		}
-		if node != "" {
-			byBoot[b.id], taken[node] = node, true
+		switch there := slices.ContainsFunc(free, func(m *machine) bool { return m.key == node }); {
+		case there && !taken[node]:
+			s.byBoot[b.id], taken[node] = node, true
+		case node != "":
+			s.astray = append(s.astray, b)
 		}
 	}
-	for _, m := range slices.Concat(s.fresh, s.coming) {
+	for _, m := range free {
 		if taken[m.key] {
 			continue
 		}
 		i := slices.IndexFunc(n.boots, func(b boot) bool {
-			return byBoot[b.id] == "" && !m.created.Before(b.at.Add(-skew))
+			return s.byBoot[b.id] == "" && !m.created.Before(b.at.Add(-skew))
 		})
 		if i < 0 {
 			own = append(own, m)
 			continue
 		}
-		byBoot[n.boots[i].id] = m.key
+		s.byBoot[n.boots[i].id], s.guessed[m.key] = m.key, true
 	}
-	return byBoot, own
+	s.astray = slices.DeleteFunc(s.astray, func(b boot) bool { return s.byBoot[b.id] != "" || b.node != "" })
+	return own
 }
 
 // find returns a node of the fleet by name.

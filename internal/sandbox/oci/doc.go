@@ -65,5 +65,5 @@
 // and its runner. Isolation.Lost says which.
 //
 // It may import fleet, cgroup, sandbox/link, sandbox/egress, sandbox/image,
-// go-runc, runtime-spec, moby's seccomp profile and x/sys/unix.
+// sandbox/proc, go-runc, runtime-spec, moby's seccomp profile and x/sys/unix.
 package oci

@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"muster.dev/muster/internal/fleet"
+	"muster.dev/muster/internal/sandbox/proc"
 )
 
 func TestRangesNeverOverlap(t *testing.T) {
@@ -198,8 +199,8 @@ func FuzzReadStatus(f *testing.F) {
 	f.Add("1 2 3:4 / / ro,x - y")
 	f.Fuzz(func(_ *testing.T, text string) {
 		var iso fleet.Isolation
-		readStatus(&iso, text)
-		readOnlyAt(text, "/")
+		proc.ReadStatus(&iso, text)
+		proc.ReadOnlyAt(text, "/")
 	})
 }
 

@@ -44,9 +44,9 @@ func (db *DB) AppendDecision(ctx context.Context, d fleet.DecisionRecord, policy
 		digest = fleet.PolicyDigest(policy)
 	}
 	var seq int64
-	err := db.journal.write(ctx, &call{
-		name: "append decision", how: durable, led: true, keys: []string{"decision"},
-		write: func(b *pgx.Batch) {
+	err := db.journal.Write(ctx, &call{
+		Name: "append decision", Led: true, Keys: []string{"decision"},
+		Write: func(b *pgx.Batch) {
 			if seq = db.last.spares(d, db.opt.ThinDecisions); seq > 0 {
 				return
 			}
@@ -59,7 +59,7 @@ func (db *DB) AppendDecision(ctx context.Context, d fleet.DecisionRecord, policy
 				VALUES ($1, $2, $3, $4, $5, $6, coalesce((SELECT id FROM policies WHERE digest = $7), 0)) RETURNING seq`,
 				nano(d.At), d.Changed, parts[0], parts[1], parts[2], d.Version, digest).QueryRow(func(row pgx.Row) error { return row.Scan(&seq) })
 		},
-		after: func() error {
+		After: func() error {
 			db.last.mu.Lock()
 			defer db.last.mu.Unlock()
 			if seq > db.last.seq {

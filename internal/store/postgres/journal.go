@@ -52,13 +52,13 @@ func (db *DB) AppendEvents(ctx context.Context, ev []fleet.Event) ([]fleet.Event
 		at, kinds, layers = append(at, nano(e.At)), append(kinds, clean(e.Kind)), append(layers, clean(e.Layer))
 		tasks, boxes, texts = append(tasks, clean(string(e.Task))), append(boxes, clean(string(e.Sandbox))), append(texts, string(b))
 	}
-	err := db.journal.write(ctx, &call{
-		name: "append events", how: loose, led: true,
-		decide: func(x *exchange) error {
+	err := db.journal.Write(ctx, &call{
+		Name: "append events", Loose: true, Led: true,
+		Decide: func(x *exchange) error {
 			x.told = true
 			return nil
 		},
-		write: func(b *pgx.Batch) {
+		Write: func(b *pgx.Batch) {
 			db.inOrder(b)
 			db.trim(b, len(out))
 			b.Queue(`INSERT INTO events (at, kind, layer, task, sandbox, event)

@@ -82,13 +82,13 @@ func (l *leasing) round(ctx context.Context) ([]fleet.Delivery, error) {
 		return nil, nil
 	}
 	var err error
-	for range attempts {
+	for range pg.Attempts {
 		l.named = false
 		err = l.db.server.Do(ctx, "write", func(ctx context.Context, p *pgxpool.Pool) error {
 			if l.named {
 				return fmt.Errorf("the connection was lost: %w", fleet.ErrUnavailable)
 			}
-			return onConn(ctx, p, func(c *pgx.Conn) error { return l.transact(ctx, c) })
+			return pg.OnConn(ctx, p, func(c *pgx.Conn) error { return l.transact(ctx, c) })
 		})
 		if err == nil || l.named || !pg.Crossed(err) {
 			break
@@ -154,9 +154,7 @@ func (l *leasing) transact(ctx context.Context, c *pgx.Conn) error {
 func (l *leasing) look(ctx context.Context, c *pgx.Conn) error {
 	b := &pgx.Batch{}
 	b.Queue("BEGIN ISOLATION LEVEL READ COMMITTED")
-	if term := l.db.term.Load(); term > 0 {
-		b.Queue("SELECT in_term($1, $2)", term, l.db.turnstile)
-	}
+	l.db.inTerm(b)
 	b.Queue("SELECT pg_advisory_xact_lock($1)", l.db.leases)
 	l.db.queueTurn(b, &l.x.woken)
 	for _, d := range l.db.doubts {

@@ -87,7 +87,7 @@ type DB struct {
 	// turnstile, leases and submissions are the numbers of advisory locks.
 	turnstile, leases, submissions, journals int64
 
-	work, journal *lanes
+	work, journal *pg.Writer[exchange]
 	leasing       sync.Mutex // one lease of this process at a time; guards doubts
 	doubts        []doubt
 	term          atomic.Int64
@@ -133,7 +133,8 @@ func Open(ctx context.Context, dsn string, o Options) (*DB, error) {
 	}
 	db.turnstile, db.leases = pg.LockNumber(server.Schema()+" term"), pg.LockNumber(server.Schema()+" lease")
 	db.submissions, db.journals = pg.LockNumber(server.Schema()+" submit"), pg.LockNumber(server.Schema()+" journal")
-	db.work, db.journal = newLanes(db, 0, workLanes), newLanes(db, journalLane, 1)
+	hooks := db.hooks()
+	db.work, db.journal = pg.NewWriter(server, 0, workLanes, hooks), pg.NewWriter(server, journalLane, 1, hooks)
 	db.aside.Go(db.keepTime)
 	db.aside.Go(db.keepPushing)
 	db.aside.Go(db.keepFolding)
@@ -152,8 +153,8 @@ func SchemaFor(parts ...string) string { return pg.SchemaFor(parts...) }
 func (db *DB) Close() error {
 	db.closing.Do(func() {
 		close(db.stopped)
-		db.work.stop()
-		db.journal.stop()
+		db.work.Close()
+		db.journal.Close()
 		db.leasing.Lock()
 		db.giveBack()
 		db.leasing.Unlock()

@@ -75,10 +75,10 @@ func (q queue) Extend(ctx context.Context, l fleet.Lease, d time.Duration) (flee
 	var r record
 	var problem error
 	until := l.Until
-	err := q.work.write(ctx, &call{
-		name: "extend", how: loose, led: true, keys: []string{taskKey(l.Task)},
-		read: func(b *pgx.Batch) { lockTask(b, l.Task, &r, &problem) },
-		decide: func(x *exchange) error {
+	err := q.work.Write(ctx, &call{
+		Name: "extend", Loose: true, Led: true, Keys: []string{taskKey(l.Task)},
+		Read: func(b *pgx.Batch) { lockTask(b, l.Task, &r, &problem) },
+		Decide: func(x *exchange) error {
 			if problem != nil {
 				return problem
 			}
@@ -90,7 +90,7 @@ func (q queue) Extend(ctx context.Context, l fleet.Lease, d time.Duration) (flee
 			}
 			return nil
 		},
-		write: func(b *pgx.Batch) {
+		Write: func(b *pgx.Batch) {
 			if r.place == isLeased {
 				b.Queue("UPDATE tasks SET lease_until = $2 WHERE id = $1", string(l.Task), nano(until))
 			}

@@ -46,9 +46,9 @@ func (db *DB) PutSandbox(ctx context.Context, s fleet.Sandbox) error {
 		return fmt.Errorf("put sandbox %s: %w", s.Spec.ID, err)
 	}
 	var was fleet.Sandbox
-	return db.work.write(ctx, &call{
-		name: "put sandbox", how: durable, led: true, keys: []string{sandboxKey(s.Spec.ID)},
-		read: func(b *pgx.Batch) {
+	return db.work.Write(ctx, &call{
+		Name: "put sandbox", Led: true, Keys: []string{sandboxKey(s.Spec.ID)},
+		Read: func(b *pgx.Batch) {
 			was = fleet.Sandbox{}
 			b.Queue("SELECT state, task, fence FROM sandboxes WHERE id = $1 FOR UPDATE", string(s.Spec.ID)).QueryRow(func(row pgx.Row) error {
 				err := row.Scan(&was.State, &was.Task, &was.Fence)
@@ -58,13 +58,13 @@ func (db *DB) PutSandbox(ctx context.Context, s fleet.Sandbox) error {
 				return err
 			})
 		},
-		decide: func(*exchange) error {
+		Decide: func(*exchange) error {
 			if lifecycle.Overlooks(was, s) {
 				return fmt.Errorf("sandbox %s as %s: task %s has claimed it: %w", s.Spec.ID, s.State, was.Task, fleet.ErrConflict)
 			}
 			return nil
 		},
-		write: func(b *pgx.Batch) {
+		Write: func(b *pgx.Batch) {
 			b.Queue(`INSERT INTO sandboxes (id, state, task, fence, node, claimed_at, gone_at, gone, record) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 				ON CONFLICT (id) DO UPDATE SET state = excluded.state, task = excluded.task, fence = excluded.fence, node = excluded.node,
 				claimed_at = excluded.claimed_at, gone_at = excluded.gone_at, gone = excluded.gone, record = excluded.record`,
@@ -90,9 +90,9 @@ type claiming struct {
 // lease has claimed returns the task as it is.
 func (db *DB) ClaimSandbox(ctx context.Context, id fleet.SandboxID, l fleet.Lease, launch fleet.Launch, at time.Time) (fleet.Task, error) {
 	c := &claiming{db: db, lease: l, claim: fleet.Claim{Sandbox: id, Launch: launch, At: at}}
-	err := db.work.write(ctx, &call{
-		name: "claim sandbox", how: durable, led: true, keys: []string{taskKey(l.Task), sandboxKey(id)},
-		read: c.read, decide: c.decide, write: c.write,
+	err := db.work.Write(ctx, &call{
+		Name: "claim sandbox", Led: true, Keys: []string{taskKey(l.Task), sandboxKey(id)},
+		Read: c.read, Decide: c.decide, Write: c.write,
 	})
 	if err != nil {
 		return fleet.Task{}, err

@@ -24,7 +24,7 @@ func (db *DB) PutSchedule(ctx context.Context, s fleet.Schedule) error {
 	if err != nil {
 		return fmt.Errorf("put schedule %q: %w", s.Name, err)
 	}
-	return db.work.write(ctx, &call{name: "put schedule", how: durable, keys: []string{"schedule " + s.Name}, write: func(b *pgx.Batch) {
+	return db.work.Write(ctx, &call{Name: "put schedule", Keys: []string{"schedule " + s.Name}, Write: func(b *pgx.Batch) {
 		b.Queue("INSERT INTO schedules (name, schedule) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET schedule = excluded.schedule", []byte(s.Name), string(text))
 	}})
 }
@@ -32,15 +32,15 @@ func (db *DB) PutSchedule(ctx context.Context, s fleet.Schedule) error {
 // DeleteSchedule implements fleet.Schedules.
 func (db *DB) DeleteSchedule(ctx context.Context, name string) error {
 	found := false
-	return db.work.write(ctx, &call{
-		name: "delete schedule", how: durable, keys: []string{"schedule " + name},
-		write: func(b *pgx.Batch) {
+	return db.work.Write(ctx, &call{
+		Name: "delete schedule", Keys: []string{"schedule " + name},
+		Write: func(b *pgx.Batch) {
 			b.Queue("DELETE FROM schedules WHERE name = $1", []byte(name)).Exec(func(tag pgconn.CommandTag) error {
 				found = tag.RowsAffected() > 0
 				return nil
 			})
 		},
-		after: func() error {
+		After: func() error {
 			if !found {
 				return fmt.Errorf("schedule %q: %w", name, fleet.ErrNotFound)
 			}
@@ -95,7 +95,7 @@ func (db *DB) Setting(ctx context.Context, key string) ([]byte, error) {
 // PutSetting implements fleet.Settings.
 func (db *DB) PutSetting(ctx context.Context, key string, value []byte) error {
 	value = append([]byte{}, value...)
-	return db.work.write(ctx, &call{name: "put setting", how: loose, led: true, keys: []string{"setting " + key}, write: func(b *pgx.Batch) {
+	return db.work.Write(ctx, &call{Name: "put setting", Loose: true, Led: true, Keys: []string{"setting " + key}, Write: func(b *pgx.Batch) {
 		b.Queue("INSERT INTO settings (key, value) VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = excluded.value", key, value)
 	}})
 }
@@ -131,9 +131,9 @@ func (db *DB) HeldMessages(ctx context.Context, queue string) ([]fleet.HeldMessa
 // HoldMessage implements fleet.Messages.
 func (db *DB) HoldMessage(ctx context.Context, m fleet.HeldMessage) error {
 	found := false
-	return db.work.write(ctx, &call{
-		name: "hold message", how: durable, keys: []string{taskKey(m.Task)},
-		write: func(b *pgx.Batch) {
+	return db.work.Write(ctx, &call{
+		Name: "hold message", Keys: []string{taskKey(m.Task)},
+		Write: func(b *pgx.Batch) {
 			b.Queue(`INSERT INTO messages (task, queue, message, receipt) SELECT id, $2, $3, $4 FROM tasks WHERE id = $1
 				ON CONFLICT (task) DO UPDATE SET queue = excluded.queue, message = excluded.message, receipt = excluded.receipt`,
 				string(m.Task), m.Queue, []byte(m.Message), []byte(m.Receipt)).Exec(func(tag pgconn.CommandTag) error {
@@ -141,7 +141,7 @@ func (db *DB) HoldMessage(ctx context.Context, m fleet.HeldMessage) error {
 				return nil
 			})
 		},
-		after: func() error {
+		After: func() error {
 			if !found {
 				return fmt.Errorf("task %s: %w", m.Task, fleet.ErrNotFound)
 			}
@@ -152,7 +152,7 @@ func (db *DB) HoldMessage(ctx context.Context, m fleet.HeldMessage) error {
 
 // ReleaseMessage implements fleet.Messages.
 func (db *DB) ReleaseMessage(ctx context.Context, id fleet.TaskID) error {
-	return db.work.write(ctx, &call{name: "release message", how: loose, keys: []string{taskKey(id)}, write: func(b *pgx.Batch) {
+	return db.work.Write(ctx, &call{Name: "release message", Loose: true, Keys: []string{taskKey(id)}, Write: func(b *pgx.Batch) {
 		b.Queue("DELETE FROM messages WHERE task = $1", string(id))
 	}})
 }

@@ -62,7 +62,7 @@ func (db *DB) Submit(ctx context.Context, tasks []fleet.Task) ([]fleet.Task, err
 	if len(tasks) == 0 {
 		return []fleet.Task{}, ctx.Err()
 	}
-	err := db.work.write(ctx, &call{name: "submit", how: durable, keys: keysOf(s.keys), read: s.read, decide: s.decide, write: s.write})
+	err := db.work.Write(ctx, &call{Name: "submit", Keys: keysOf(s.keys), Read: s.read, Decide: s.decide, Write: s.write})
 	if err != nil {
 		return nil, err
 	}

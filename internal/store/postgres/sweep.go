@@ -32,9 +32,9 @@ func (db *DB) ExpireQueued(ctx context.Context, now time.Time, limit int) ([]fle
 		return out, err
 	}
 	var ends []*ending
-	err = db.work.write(ctx, &call{
-		name: "expire", how: durable, keys: []string{"expire"},
-		read: func(b *pgx.Batch) {
+	err = db.work.Write(ctx, &call{
+		Name: "expire", Keys: []string{"expire"},
+		Read: func(b *pgx.Batch) {
 			ends = nil
 			b.Queue(selectTask+"WHERE t."+late+" ORDER BY t.deadline, t.seq LIMIT $2 FOR UPDATE OF t SKIP LOCKED",
 				now.UnixNano(), lifecycle.Limit(limit)).Query(func(rows pgx.Rows) error {
@@ -45,7 +45,7 @@ func (db *DB) ExpireQueued(ctx context.Context, now time.Time, limit int) ([]fle
 				return err
 			})
 		},
-		decide: func(x *exchange) error {
+		Decide: func(x *exchange) error {
 			for _, e := range ends {
 				if err := e.take(x, func(r *record) error {
 					r.Task = lifecycle.Expired(r.Task, now)
@@ -56,7 +56,7 @@ func (db *DB) ExpireQueued(ctx context.Context, now time.Time, limit int) ([]fle
 			}
 			return nil
 		},
-		write: func(b *pgx.Batch) {
+		Write: func(b *pgx.Batch) {
 			for _, e := range ends {
 				e.write(b)
 			}
@@ -74,16 +74,16 @@ func (db *DB) ExpireQueued(ctx context.Context, now time.Time, limit int) ([]fle
 // WebhookDone implements fleet.Tasks.
 func (db *DB) WebhookDone(ctx context.Context, id fleet.TaskID, problem string) error {
 	found := false
-	return db.work.write(ctx, &call{
-		name: "webhook done", how: loose, keys: []string{taskKey(id)},
-		write: func(b *pgx.Batch) {
+	return db.work.Write(ctx, &call{
+		Name: "webhook done", Loose: true, Keys: []string{taskKey(id)},
+		Write: func(b *pgx.Batch) {
 			b.Queue("UPDATE tasks SET webhook = CASE webhook WHEN 1 THEN 2 ELSE webhook END, webhook_problem = $2 WHERE id = $1",
 				string(id), clean(problem)).Exec(func(tag pgconn.CommandTag) error {
 				found = tag.RowsAffected() > 0
 				return nil
 			})
 		},
-		after: func() error {
+		After: func() error {
 			if !found {
 				return fmt.Errorf("task %s: %w", id, fleet.ErrNotFound)
 			}
@@ -104,9 +104,9 @@ func (db *DB) Prune(ctx context.Context, before time.Time, limit int) ([]fleet.T
 	if err != nil || !some {
 		return out, err
 	}
-	err = db.work.write(ctx, &call{
-		name: "prune", how: loose, keys: []string{"prune"},
-		write: func(b *pgx.Batch) {
+	err = db.work.Write(ctx, &call{
+		Name: "prune", Loose: true, Keys: []string{"prune"},
+		Write: func(b *pgx.Batch) {
 			out = []fleet.TaskID{}
 			b.Queue("WITH old AS ("+old+` FOR UPDATE SKIP LOCKED),
 				pruned AS (DELETE FROM tasks t USING old WHERE t.id = old.id RETURNING t.id, t.ended_at),

@@ -19,10 +19,10 @@ func (db *DB) Change(ctx context.Context, id fleet.TaskID, fence int64, c fleet.
 	var r record
 	var problem error
 	var phases string
-	return db.work.write(ctx, &call{
-		name: "change", how: loose, led: true, keys: []string{taskKey(id)},
-		read: func(b *pgx.Batch) { lockTask(b, id, &r, &problem) },
-		decide: func(*exchange) (err error) {
+	return db.work.Write(ctx, &call{
+		Name: "change", Loose: true, Led: true, Keys: []string{taskKey(id)},
+		Read: func(b *pgx.Batch) { lockTask(b, id, &r, &problem) },
+		Decide: func(*exchange) (err error) {
 			if problem != nil {
 				return problem
 			}
@@ -38,7 +38,7 @@ func (db *DB) Change(ctx context.Context, id fleet.TaskID, fence int64, c fleet.
 			phases, err = encodePhases(r.Phases)
 			return err
 		},
-		write: func(b *pgx.Batch) { r.progress(b, phases) },
+		Write: func(b *pgx.Batch) { r.progress(b, phases) },
 	})
 }
 
@@ -100,9 +100,9 @@ func (e *ending) write(b *pgx.Batch) {
 // afterwards, as step says.
 func (db *DB) finish(ctx context.Context, name string, l fleet.Lease, step func(*record) error) (fleet.Task, error) {
 	e := &ending{db: db, id: l.Task}
-	err := db.work.write(ctx, &call{
-		name: name, how: durable, led: true, keys: []string{taskKey(l.Task)}, read: e.read, write: e.write,
-		decide: func(x *exchange) error {
+	err := db.work.Write(ctx, &call{
+		Name: name, Led: true, Keys: []string{taskKey(l.Task)}, Read: e.read, Write: e.write,
+		Decide: func(x *exchange) error {
 			if e.problem != nil {
 				return e.problem
 			}
@@ -122,9 +122,9 @@ func (db *DB) finish(ctx context.Context, name string, l fleet.Lease, step func(
 func (db *DB) Cancel(ctx context.Context, id fleet.TaskID, by string, now time.Time) (fleet.Task, error) {
 	e := &ending{db: db, id: id}
 	write := func(*pgx.Batch) {}
-	err := db.work.write(ctx, &call{
-		name: "cancel", how: durable, keys: []string{taskKey(id)}, read: e.read,
-		decide: func(x *exchange) (err error) {
+	err := db.work.Write(ctx, &call{
+		Name: "cancel", Keys: []string{taskKey(id)}, Read: e.read,
+		Decide: func(x *exchange) (err error) {
 			write = func(*pgx.Batch) {}
 			switch {
 			case e.problem != nil:
@@ -143,7 +143,7 @@ func (db *DB) Cancel(ctx context.Context, id fleet.TaskID, by string, now time.T
 				return nil
 			})
 		},
-		write: func(b *pgx.Batch) { write(b) },
+		Write: func(b *pgx.Batch) { write(b) },
 	})
 	if err != nil {
 		return fleet.Task{}, err

@@ -1,0 +1,335 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"muster.dev/muster/api/v1alpha1"
+	"muster.dev/muster/internal/control"
+	"muster.dev/muster/internal/fleet"
+	nkube "muster.dev/muster/internal/nodes/kube"
+	"muster.dev/muster/internal/operator"
+	"muster.dev/muster/internal/plan"
+	skube "muster.dev/muster/internal/sandbox/kube"
+	"muster.dev/muster/internal/scaler"
+	ksecret "muster.dev/muster/internal/secret/cluster"
+	"muster.dev/muster/internal/server"
+)
+
+// fleetInCluster runs one Fleet object; it is an operator.Runner.
+type fleetInCluster struct {
+	*unit
+	k     *cluster
+	f     operator.Fleet
+	place *v1alpha1.KubernetesNodes // nil where others run the workers
+	keep  *kept
+	boxes *skube.Sandboxes // likewise
+	nodes *nkube.Nodes     // likewise
+	scale []*scaler.Scaler
+
+	over chan struct{} // closed when Run has ended
+	told teller
+}
+
+var _ operator.Runner = (*fleetInCluster)(nil)
+
+// start opens what a fleet works with.
+func (k *cluster) start(ctx context.Context, f operator.Fleet) (_ operator.Runner, err error) {
+	r := &fleetInCluster{k: k, f: f, place: f.Spec.Spec.Nodes.Kubernetes, over: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			r.Close()
+		}
+	}()
+	if r.keep, err = k.c.store.open(ctx, f.Spec, k.c.store.placeOf(k.c.dir, f.Namespace, f.Name)); err != nil {
+		return nil, err
+	}
+	if r.keep.pg != nil {
+		if _, err = r.keep.pg.Lead(ctx); err != nil {
+			return nil, err
+		}
+	}
+	c := unitConfig{
+		fleet: f.Spec, store: r.keep.store, embedded: r.keep.queue, archive: r.keep.archive, token: k.front.ground.token,
+		secrets: &ksecret.Source{Client: k.client, Namespace: f.Namespace, Name: f.Spec.Spec.Secrets.Kubernetes},
+		hosts:   k.c.hosts, parallel: k.c.parallel, log: k.log.With("fleet", f.Key.String()),
+		name: "muster-" + f.Namespace + "-" + f.Name,
+	}
+	if !f.Spec.Spec.Follows() {
+		if err = r.openSandboxes(ctx); err != nil {
+			return nil, err
+		}
+		c.sandboxes, c.nodes, c.policy = r.boxes, r.nodes, r.policy
+	}
+	if r.unit, err = openUnit(ctx, c); err != nil {
+		return nil, err
+	}
+	if err = r.openScalers(); err != nil {
+		return nil, err
+	}
+	r.told.open(ctx, r.keep.store)
+	k.front.Add(f.Namespace, f.Name, r.server)
+	return r, nil
+}
+
+// openSandboxes opens the fleet's pods and nodes.
+func (r *fleetInCluster) openSandboxes(ctx context.Context) (err error) {
+	k, p := r.k, r.place
+	classes := map[fleet.Runtime]string{}
+	for runtime, class := range map[fleet.Runtime]string{fleet.RuntimeGVisor: p.RuntimeClasses.GVisor, fleet.RuntimeKata: p.RuntimeClasses.Kata} {
+		if class != "" {
+			classes[runtime] = class
+		}
+	}
+	log := k.log.With("fleet", r.f.Key.String())
+	r.boxes, err = skube.New(ctx, skube.Options{
+		Client: k.client, Dynamic: k.dynamic, Namespace: r.f.Namespace, Fleet: r.f.Name,
+		Sessions: k.gateway, Exchange: k.exchange, Door: k.door, RunnerImage: k.image, Logger: log,
+		Pods: skube.PodOptions{
+			NodeSelector: p.NodeSelector, Tolerations: tolerations(p), RuntimeClasses: classes,
+			ImagePullSecrets: p.ImagePullSecrets, PriorityClass: p.PriorityClass, ServiceAccount: p.ServiceAccount,
+		},
+	})
+	if err != nil {
+		return err
+	}
+	slot, err := r.f.Spec.SlotResources()
+	if err != nil {
+		return err
+	}
+	o := nkube.Options{
+		Client: k.client, Dynamic: k.dynamic, Watch: k.watch, Fleet: r.f.Name, Namespace: r.f.Namespace,
+		Selector: p.NodeSelector, Dedicated: !p.Shared && len(p.NodeSelector) > 0, Tolerations: append(tolerations(p), dedicated),
+		Slots: r.f.Spec.Spec.Nodes.Slots, Slot: slot, Max: r.f.Spec.Spec.Nodes.Max,
+		Headroom: nkube.Headroom(p.Headroom), NodePool: p.NodePool, PriorityClass: p.PlaceholderPriorityClass,
+		Image: k.image, Command: []string{"/muster", "wait-here"}, Logger: log,
+	}
+	if !r.elastic() {
+		o.Headroom = nkube.HeadroomNone
+		if len(o.Selector) == 0 {
+			o.Selector = anyNode
+		}
+	}
+	r.nodes, err = nkube.New(o)
+	return err
+}
+
+// elastic tells whether nodes are brought and returned.
+func (r *fleetInCluster) elastic() bool {
+	return len(r.place.NodeSelector) > 0 && r.place.Headroom != v1alpha1.HeadroomNone
+}
+
+// policy completes what follows from the nodes of the cluster.
+func (r *fleetInCluster) policy(s *control.Spec) {
+	n := &r.f.Spec.Spec.Nodes
+	p := &s.Policy.Nodes
+	p.Scalable, p.Slots, p.Min, p.Max = r.elastic(), n.Slots, n.Min, n.Max
+	if boot, err := time.ParseDuration(n.Boot); err == nil { // validation has passed
+		p.BootLead = boot
+	}
+	if slot, err := r.f.Spec.SlotResources(); err == nil {
+		many := int64(n.Slots)
+		p.Size = plan.Size{MilliCPU: many * slot.MilliCPU, MemoryBytes: many * slot.MemoryBytes, DiskBytes: many * slot.DiskBytes}
+	}
+}
+
+// openScalers makes what drives the fleet's targets.
+func (r *fleetInCluster) openScalers() error {
+	for i, t := range r.f.Spec.Spec.Targets {
+		s, err := scaler.New(scaler.Options{
+			Config: r.k.config, Namespace: r.f.Namespace, Fleet: r.f.Name, Targets: r.control.Targets,
+			Target: scaler.Target{APIVersion: t.APIVersion, Kind: t.Kind, Name: t.Name},
+			Drives: scaler.Drives(t.Drives), Pool: fleet.PoolKey(t.Template), PerReplica: t.PerReplica,
+			Min: t.Min, Max: t.Max, Reports: scaler.Reports(t.Reports), Logger: r.log,
+		})
+		if err != nil {
+			return fmt.Errorf("spec.targets[%d]: %w", i, err)
+		}
+		r.scale = append(r.scale, s)
+	}
+	return nil
+}
+
+// Run implements operator.Runner.
+func (r *fleetInCluster) Run(ctx context.Context) error {
+	defer close(r.over)
+	work := newCrew(ctx)
+	defer work.stop()
+	work.start(r.parts()...)
+	if r.nodes != nil {
+		work.start(part{"nodes", func(ctx context.Context) error { r.nodes.Run(ctx); return nil }})
+	}
+	for _, s := range r.scale {
+		work.start(part{"targets", s.Run})
+	}
+	var err error
+	select {
+	case <-ctx.Done():
+	case <-r.drained():
+	case err = <-work.failed:
+	}
+	// Nothing more is decided from here on: another replica may lead already.
+	work.stop()
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	if serr := r.server.Shutdown(bounded); serr != nil {
+		r.log.Info("some requests were cut off", "error", serr)
+	}
+	work.wg.Wait()
+	return err
+}
+
+// drained is closed when Drain wants Run to end.
+func (r *fleetInCluster) drained() <-chan struct{} { return r.told.end }
+
+// Restarts implements operator.Runner.
+func (r *fleetInCluster) Restarts(f operator.Fleet) bool { return r.f.Spec.MustBeRestarted(f.Spec) }
+
+// Update implements operator.Runner.
+func (r *fleetInCluster) Update(f operator.Fleet) error {
+	r.f = f
+	return r.update(f.Spec)
+}
+
+// lastWord is how long tasks that are ended have to report.
+const lastWord = time.Minute
+
+// Drain implements operator.Runner.
+func (r *fleetInCluster) Drain(ctx context.Context, patience time.Duration) error {
+	r.k.front.Close(r.f.Namespace, r.f.Name, r.server)
+	if !r.ended() {
+		patient, cancel := context.WithTimeout(ctx, patience)
+		err := r.control.Quiesce(patient, false)
+		cancel()
+		if err != nil && ctx.Err() == nil {
+			r.log.Info("ending the tasks of a deleted fleet", "error", err)
+			last, cancel := context.WithTimeout(ctx, lastWord)
+			err = r.control.Quiesce(last, true)
+			cancel()
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			r.log.Warn("the sandboxes of tasks that do not end are removed with them", "error", err)
+		}
+		r.told.close()
+		select {
+		case <-r.over:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return errors.Join(r.giveBack(ctx), operator.Sweep(ctx, r.k.dynamic, r.f.Key))
+}
+
+func (r *fleetInCluster) ended() bool {
+	select {
+	case <-r.over:
+		return true
+	default:
+		return false
+	}
+}
+
+// giveBack removes the sandboxes that are left and returns the nodes.
+func (r *fleetInCluster) giveBack(ctx context.Context) error {
+	if r.boxes == nil {
+		return nil
+	}
+	ids, err := r.boxes.List(ctx)
+	if err != nil {
+		return err
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(16)
+	for _, id := range ids {
+		g.Go(func() error { return r.boxes.Destroy(gctx, id) })
+	}
+	if err := g.Wait(); err != nil || !r.elastic() {
+		return err
+	}
+	return r.giveNodesBack(ctx)
+}
+
+func (r *fleetInCluster) giveNodesBack(ctx context.Context) error {
+	list, err := r.nodes.List(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, n := range list {
+		// One that another fleet's sandboxes are on, or that was cordoned by hand,
+		// is theirs.
+		if err := r.nodes.Release(ctx, n.ID); err != nil && !errors.Is(err, fleet.ErrConflict) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Close implements operator.Runner.
+func (r *fleetInCluster) Close() {
+	var errs []error
+	if r.unit != nil {
+		r.k.front.Remove(r.f.Namespace, r.f.Name, r.server)
+		errs = append(errs, r.unit.close())
+	}
+	if r.boxes != nil {
+		errs = append(errs, r.boxes.Close())
+	}
+	if r.keep != nil {
+		errs = append(errs, r.keep.close())
+	}
+	if err := errors.Join(errs...); err != nil {
+		r.k.log.Warn("a fleet was not closed well", "fleet", r.f.Key.String(), "error", err)
+	}
+}
+
+// Report implements operator.Runner.
+func (r *fleetInCluster) Report() operator.Report {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	out := operator.Report{Endpoint: server.FleetPath(r.f.Namespace, r.f.Name), Events: r.told.events(ctx)}
+	v, err := r.control.View(ctx)
+	if err != nil {
+		out.Problem = operator.Problem{Reason: "Unknown", Message: err.Error()}
+		return out
+	}
+	out.Ready, out.Sentence = r.control.Ready(ctx) == nil, v.Sentence
+	out.Queued, out.Nodes = v.Backlog+v.Delayed, len(v.Nodes)
+	for _, p := range v.Pools {
+		out.Running += p.Running
+		out.Standby += p.Ready
+		out.Starting += p.Starting
+		out.Desired += p.Desired
+	}
+	out.Problem = r.problem(&v)
+	return out
+}
+
+// problem is the worst that is wrong with a fleet.
+func (r *fleetInCluster) problem(v *fleet.View) operator.Problem {
+	for i, s := range r.scale {
+		if err := s.Status().Err; err != nil {
+			return operator.Problem{Reason: "TargetNotScaled", Message: fmt.Sprintf("spec.targets[%d]: %v", i, err)}
+		}
+	}
+	if v.SignalsError != "" {
+		return operator.Problem{Reason: "QueueNotRead", Message: v.SignalsError}
+	}
+	for _, p := range v.Pools {
+		if p.Breaker.Open {
+			return operator.Problem{Reason: "StartsFail", Message: "sandboxes of template " + p.Template + ": " + p.Breaker.Reason}
+		}
+	}
+	if d := v.Dedication; d != nil && len(d.Trespasses) > 0 {
+		t := d.Trespasses[0]
+		return operator.Problem{Reason: "NotDedicated", Message: fmt.Sprintf("%d breaches; the first: %s on node %s (%s)", len(d.Trespasses), t.Workload, t.Node, t.Kind)}
+	}
+	return operator.Problem{}
+}
