@@ -43,7 +43,7 @@ func (e *Exchange) Peer(ctx context.Context, id gateway.Identity) (gateway.Peer,
 		switch {
 		case b != nil:
 			return b, nil
-		case id.Pod != "" && (!served || !fleet.ValidID("s", id.Pod)):
+		case id.Pod != "" && !served:
 			return nil, fmt.Errorf("pod %s/%s: %w", id.Namespace, id.Pod, fleet.ErrNotFound)
 		case id.Pod == "": // it has been here before; the next try is soon
 			return nil, fmt.Errorf("pod %s is not known (yet): %w", id.UID, fleet.ErrUnavailable)

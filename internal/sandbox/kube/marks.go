@@ -54,6 +54,9 @@ func (s *Sandboxes) taken(b *box, task fleet.TaskID) {
 	b.mu.Lock()
 	b.task = task
 	b.mu.Unlock()
+	if s.follower != nil {
+		s.follower.claimed(b, task)
+	}
 	s.marks.queue.AddAfter(b.id, markAfter)
 }
 

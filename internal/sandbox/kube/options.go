@@ -19,10 +19,13 @@ import (
 
 // Options shape an adapter: one per fleet.
 type Options struct {
-	Client    kubernetes.Interface
-	Dynamic   dynamic.Interface // for metrics.k8s.io; nil: usage is unknown
-	Namespace string            // of the pods
-	Fleet     string            // name of the fleet, a label value
+	Client  kubernetes.Interface
+	Dynamic dynamic.Interface // for metrics.k8s.io; nil: usage is unknown
+	// AgentSandbox takes the pods from the warm pools of the agent-sandbox
+	// project instead of making them; see AgentSandboxServed. Needs Dynamic.
+	AgentSandbox bool
+	Namespace    string // of the pods
+	Fleet        string // name of the fleet, a label value
 	// Sessions knows the secrets of runners; a *gateway.Gateway.
 	Sessions Sessions
 	// Exchange is the one that the gateway's Peers is.
@@ -101,6 +104,9 @@ func (o Options) check() error {
 	var errs []error
 	wrong := func(field, what, right string) {
 		errs = append(errs, &fleet.FieldError{Field: field, Wrong: what, Right: right})
+	}
+	if o.AgentSandbox && o.Dynamic == nil {
+		errs = append(errs, errors.New("agent-sandbox needs a dynamic client"))
 	}
 	if o.Client == nil || o.Sessions == nil || o.Exchange == nil {
 		errs = append(errs, errors.New("client, sessions and exchange are needed"))

@@ -104,7 +104,7 @@ func (s *Sandboxes) explain(what string, err error) error {
 	case apierrors.HasStatusCause(err, "NamespaceTerminating"), strings.Contains(text, "being terminated"):
 		return fmt.Errorf("%s%s: %w: the namespace is being deleted: %w", what, in, fleet.ErrUnavailable, err)
 	case strings.Contains(text, " cannot "): // RBAC's wording
-		return fmt.Errorf("%s%s: %w: our service account lacks the right to %s: %w", what, in, fleet.ErrDenied, what, err)
+		return fmt.Errorf("%w: our service account lacks the right to %s%s: %w", fleet.ErrDenied, what, in, err)
 	}
 	return fmt.Errorf("%s%s: %w: an admission rule of the cluster refuses it: %w", what, in, fleet.ErrDenied, err)
 }

@@ -18,13 +18,15 @@ import (
 
 // Sandboxes is fleet.Sandboxes of one fleet in a cluster; use New.
 type Sandboxes struct {
-	o       Options
-	maker   maker
-	process string // tells the pods of this process from those of all others
-	pods    corelisters.PodNamespaceLister
-	marks   *marks
-	metrics *metrics
-	classes classes
+	o        Options
+	maker    maker
+	follower follower    // the maker, where it is one; else nil
+	synced   func() bool // the watch has shown everything there was
+	process  string      // tells the pods of this process from those of all others
+	pods     corelisters.PodNamespaceLister
+	marks    *marks
+	metrics  *metrics
+	classes  classes
 
 	exits  chan fleet.SandboxExit
 	ctx    context.Context // ends with Close
@@ -55,6 +57,15 @@ type maker interface {
 	list(ctx context.Context) ([]fleet.SandboxID, error)
 }
 
+// follower is a maker that also follows what happens to pods and sandboxes.
+type follower interface {
+	maker
+	start(ctx context.Context) error
+	stop()
+	saw(pod *corev1.Pod, gone bool)    // a pod of the fleet, as it is now; does not block
+	claimed(b *box, task fleet.TaskID) // a sandbox has accepted a task; does not block
+}
+
 // New opens the adapter of a fleet: it makes or corrects the fleet's network
 // policies and begins to watch its pods. It touches no sandbox: see List,
 // Adopt and Destroy. fleet.ErrDenied names the right that is missing,
@@ -73,11 +84,22 @@ func New(ctx context.Context, o Options) (*Sandboxes, error) {
 	}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	s.maker = &plain{s: s}
+	if o.AgentSandbox {
+		s.follower = newWarm(s)
+		s.maker = s.follower
+	}
 	s.metrics = newMetrics(o)
 	s.marks = newMarks(s)
 	if err := s.watch(); err != nil {
 		s.cancel()
 		return nil, fmt.Errorf("open sandboxes: %w", err)
+	}
+	if s.follower != nil {
+		if err := s.follower.start(ctx); err != nil {
+			s.cancel()
+			s.wg.Wait()
+			return nil, fmt.Errorf("open sandboxes: %w", err)
+		}
 	}
 	s.marks.start()
 	o.Exchange.serve(o.Namespace, 1)
@@ -209,6 +231,9 @@ func (s *Sandboxes) Close() error {
 		errs = append(errs, s.release(b))
 	}
 	s.marks.stop()
+	if s.follower != nil {
+		s.follower.stop()
+	}
 	s.wg.Wait()
 	return errors.Join(errs...)
 }

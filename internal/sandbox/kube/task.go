@@ -55,6 +55,9 @@ func (s *Sandboxes) Stop(ctx context.Context, id fleet.SandboxID, reason fleet.T
 	}
 	for n := 0; ; n++ {
 		err = b.session.Stop(ctx, reason, grace)
+		if n > 0 && errors.Is(err, fleet.ErrNotFound) {
+			return nil // the one before was told on the next connection, and obeyed
+		}
 		if !errors.Is(err, fleet.ErrUnavailable) || n == stopTries || ctx.Err() != nil {
 			break
 		}
@@ -91,7 +94,11 @@ func (s *Sandboxes) Usage(ctx context.Context, id fleet.SandboxID) (fleet.Usage,
 	if b == nil {
 		return fleet.Usage{}, fmt.Errorf("usage of sandbox %s: %w", id, fleet.ErrNotFound)
 	}
-	r, err := s.metrics.of(ctx, string(id))
+	name := string(id)
+	if pod := b.seen(); pod != nil {
+		name = pod.Name
+	}
+	r, err := s.metrics.of(ctx, name)
 	if err != nil {
 		return fleet.Usage{}, fmt.Errorf("usage of sandbox %s: %w", id, err)
 	}

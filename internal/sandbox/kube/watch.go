@@ -28,7 +28,7 @@ func (s *Sandboxes) watch() error {
 	if err := inf.SetWatchErrorHandlerWithContext(s.lostSight); err != nil {
 		return fmt.Errorf("watch pods: %w", err)
 	}
-	_, err := inf.AddEventHandler(cache.ResourceEventHandlerFuncs{
+	seen, err := inf.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(o any) { s.saw(o, false) },
 		UpdateFunc: func(_, o any) { s.saw(o, false) },
 		DeleteFunc: func(o any) { s.saw(o, true) },
@@ -36,6 +36,7 @@ func (s *Sandboxes) watch() error {
 	if err != nil {
 		return fmt.Errorf("watch pods: %w", err)
 	}
+	s.synced = seen.HasSynced
 	s.wg.Go(func() { inf.RunWithContext(s.ctx) })
 	return nil
 }
@@ -46,12 +47,13 @@ func slim(o any) (any, error) {
 	if !ok {
 		return o, nil
 	}
-	pod.ManagedFields = nil
-	pod.Spec = corev1.PodSpec{
+	kept := *pod // others may have the same object
+	kept.ManagedFields = nil
+	kept.Spec = corev1.PodSpec{
 		NodeName: pod.Spec.NodeName, RuntimeClassName: pod.Spec.RuntimeClassName, HostUsers: pod.Spec.HostUsers,
 		SecurityContext: pod.Spec.SecurityContext,
 	}
-	return pod, nil
+	return &kept, nil
 }
 
 // lostSight remembers why the watch does not see. It is tried again by itself.
@@ -84,6 +86,9 @@ func (s *Sandboxes) saw(o any, gone bool) {
 	s.mu.Lock()
 	s.blind = nil
 	s.mu.Unlock()
+	if s.follower != nil {
+		s.follower.saw(pod, gone)
+	}
 	if !gone {
 		s.observe(pod)
 		return

@@ -361,6 +361,12 @@ func completeCount(t *testing.T, r *Recorder) {
 
 func testUsage(t *testing.T, m *machine) {
 	spec := m.create(t)
+	if m.h.lacks(NoReadings) {
+		if u, err := m.s.Usage(t.Context(), spec.ID); !errors.Is(err, fleet.ErrUnavailable) {
+			t.Errorf("usage that nobody measures: %+v, %v", u, err)
+		}
+		return
+	}
 	var last fleet.Usage
 	for range 3 {
 		u, err := m.s.Usage(t.Context(), spec.ID)

@@ -19,6 +19,8 @@ const (
 	NoUserIDs Lack = "ids"     // agent and runner share one user id
 	// NoDiskReading: the disk is bounded but its filling cannot be read.
 	NoDiskReading Lack = "disk reading"
+	// NoReadings: nothing measures the sandboxes; Usage is ErrUnavailable.
+	NoReadings Lack = "readings"
 )
 
 // Harness is one machine for one test.
