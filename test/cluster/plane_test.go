@@ -72,7 +72,7 @@ func (w *world) plane(name, kubeconfig string, more ...string) *plane {
 	p := &plane{w: w, name: name, data: dir, gateway: freeAddress(w), log: &lockedBuffer{}}
 	p.args = append([]string{
 		"serve", "--kubernetes", "--kubeconfig", kubeconfig, "--namespace", w.ns, "--data", dir,
-		"--listen", "127.0.0.1:0", "--gateway-listen", p.gateway, "--gateway-address", "https://" + w.front.address(),
+		"--listen", "127.0.0.1:0", "--gateway-listen", p.gateway, "--gateway-address", w.front.address(), "--runner-image", "example.test/muster:1",
 	}, more...)
 	w.front.add(p.gateway)
 	w.t.Cleanup(func() {
