@@ -13,6 +13,10 @@ PKG ?= ./...
 # make test builds gVisor (3 to 6 minutes, once, outside the tree) to test its
 # sandboxes too; TEST_GVISOR=0 leaves them out.
 TEST_GVISOR ?= 1
+# make test builds a Kubernetes control plane (10 to 15 minutes, once, outside
+# the tree) to test against; MUSTER_KUBE_TESTS=0 leaves those tests out.
+MUSTER_KUBE_TESTS ?= 1
+export MUSTER_KUBE_TESTS
 # Benchmarks: one round says little; BENCH_COUNT=10 and benchstat say more.
 BENCH_COUNT ?= 3
 BENCH_ARGS ?=
@@ -31,6 +35,8 @@ up: ## Install what is missing, build, start a fleet here and run a first task
 test: ## Install what the tests need, then vet and run every test with the race detector
 	@scripts/setup.sh test
 	$(GO) vet $(PKG)
+	@if [ "$(MUSTER_KUBE_TESTS)" = 0 ]; then echo "MUSTER_KUBE_TESTS=0: tests against a Kubernetes control plane are skipped"; \
+	else tools/install.sh controlplane >/dev/null; tools/install.sh agent-sandbox-controller >/dev/null; fi
 	@runsc=; if [ "$(TEST_GVISOR)" != 0 ]; then runsc=$$(tools/install.sh runsc); fi; set -x; \
 	MUSTER_RUNSC=$$runsc $(GO) test -race -timeout $(TEST_TIMEOUT) $(PKG)
 

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 
+	"muster.dev/muster/internal/archive/names"
 	"muster.dev/muster/internal/fleet"
 )
 
@@ -112,7 +113,7 @@ func (a *Archive) Tasks(f func(fleet.TaskID) error) error {
 
 // Remove implements fleet.Archive.
 func (a *Archive) Remove(id fleet.TaskID) error {
-	if err := checkTask(id); err != nil {
+	if err := names.CheckTask(id); err != nil {
 		return err
 	}
 	a.mu.Lock()
@@ -139,13 +140,6 @@ func (a *Archive) Remove(id fleet.TaskID) error {
 
 // taskDir spreads tasks over 1,024 directories by their random part.
 func taskDir(id fleet.TaskID) string { return path.Join(string(id[len(id)-2:]), string(id)) }
-
-func checkTask(id fleet.TaskID) error {
-	if !fleet.ValidID("t", string(id)) {
-		return fmt.Errorf("task id %q: %w", id, fleet.ErrInvalid)
-	}
-	return nil
-}
 
 // kind gives a file system's error its kind.
 func kind(err error) error {

@@ -8,20 +8,14 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"strings"
 
+	"muster.dev/muster/internal/archive/names"
 	"muster.dev/muster/internal/fleet"
-)
-
-const (
-	patchName     = "patch"
-	artifactsName = "artifacts/"
-	longestName   = 1024
 )
 
 // PutFile implements fleet.Archive.
 func (a *Archive) PutFile(id fleet.TaskID, name string, r io.Reader) (int64, error) {
-	if err := checkFile(id, name); err != nil {
+	if err := names.CheckFile(id, name); err != nil {
 		return 0, fmt.Errorf("store file: %w", err)
 	}
 	n, err := a.putFile(path.Join(taskDir(id), name), r)
@@ -67,7 +61,7 @@ func (a *Archive) syncDir(dir string) error {
 
 // OpenFile implements fleet.Archive.
 func (a *Archive) OpenFile(id fleet.TaskID, name string) (io.ReadSeekCloser, error) {
-	if err := checkFile(id, name); err != nil {
+	if err := names.CheckFile(id, name); err != nil {
 		return nil, fmt.Errorf("open file: %w", err)
 	}
 	f, err := a.root.Open(path.Join(taskDir(id), name))
@@ -82,17 +76,4 @@ func (a *Archive) OpenFile(id fleet.TaskID, name string) (io.ReadSeekCloser, err
 		return nil, errors.Join(fmt.Errorf("open %s of task %s: %w", name, id, kind(err)), f.Close())
 	}
 	return f, nil
-}
-
-// checkFile refuses names that a task cannot leave: they come from sandboxes.
-func checkFile(id fleet.TaskID, name string) error {
-	if err := checkTask(id); err != nil {
-		return err
-	}
-	artifact, ok := strings.CutPrefix(name, artifactsName)
-	if name == patchName || ok && artifact != "." && fs.ValidPath(artifact) && len(name) <= longestName &&
-		!strings.ContainsRune(artifact, 0) {
-		return nil
-	}
-	return fmt.Errorf("file name %.100q: want %q or %q and a relative path without \"..\": %w", name, patchName, artifactsName, fleet.ErrInvalid)
 }

@@ -10,6 +10,7 @@ import (
 	"sort"
 	"sync"
 
+	"muster.dev/muster/internal/archive/names"
 	"muster.dev/muster/internal/fleet"
 )
 
@@ -43,11 +44,8 @@ const (
 
 // acquire returns the log for use until release.
 func (a *Archive) acquire(k logKey) (*logFile, error) {
-	if err := checkTask(k.task); err != nil {
+	if err := names.CheckLog(k.task, k.attempt); err != nil {
 		return nil, err
-	}
-	if k.attempt < 0 {
-		return nil, fmt.Errorf("attempt %d: %w", k.attempt, fleet.ErrInvalid)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -221,8 +221,11 @@ func (op *Operator) see(ctx context.Context, wg *sync.WaitGroup, o any) {
 	op.mu.Lock()
 	defer op.mu.Unlock()
 	k := op.keepers[key]
-	if k == nil {
+	if k != nil {
+		k.offer(u)
+	} else {
 		k = newKeeper(op, key)
+		k.offer(u)
 		op.keepers[key] = k
 		wg.Go(func() {
 			for k.run(ctx); !op.over(ctx, k); k.run(ctx) {
@@ -230,7 +233,6 @@ func (op *Operator) see(ctx context.Context, wg *sync.WaitGroup, o any) {
 			}
 		})
 	}
-	k.offer(u)
 }
 
 // over takes a keeper out unless another object has come for it meanwhile.

@@ -116,6 +116,10 @@ func (o *Options) pool(dsn string) (*pgxpool.Config, error) {
 		"application_name": o.Application, "statement_timeout": ms, "lock_timeout": ms,
 		// A process that was cut off in a transaction must not hold up others.
 		"idle_in_transaction_session_timeout": ms,
+		// Every query goes by an index, or reads a table of some rows. The planner
+		// is to find that when tables are new and it knows nothing of them, too;
+		// and none runs long enough for compiling it to pay.
+		"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off",
 	} {
 		if c.RuntimeParams[name] == "" {
 			c.RuntimeParams[name] = value

@@ -58,8 +58,9 @@ type Hooks[X any] struct {
 // most is how many calls share one transaction at most.
 const most = 64
 
-// heaviest is how many bytes the calls of one transaction send, roughly.
-const heaviest = 4 << 20
+// heaviest is how many bytes the calls of one transaction send, roughly; a call
+// that sends more has a transaction of its own, so that none waits for it.
+const heaviest = 1 << 20
 
 // Writer runs calls in shared transactions (group commit) on a few lanes, each
 // one transaction after another.
@@ -152,7 +153,7 @@ func (l *Writer[X]) takeLocked() []*Call[X] {
 			rest = append(rest, l.waiting[i:]...)
 			break
 		}
-		if slices.ContainsFunc(c.Keys, func(k string) bool { _, in := l.busy[k]; return in }) {
+		if len(batch) > 0 && weight+c.Weight > heaviest || slices.ContainsFunc(c.Keys, func(k string) bool { _, in := l.busy[k]; return in }) {
 			rest = append(rest, c)
 			continue
 		}

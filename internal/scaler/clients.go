@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"k8s.io/client-go/discovery/cached/memory"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
 	"k8s.io/client-go/scale"
@@ -31,6 +33,7 @@ type clients struct {
 	kube   kubernetes.Interface
 	scales scale.ScalesGetter
 	mapper meta.ResettableRESTMapper
+	meta   metadata.Interface
 	web    *http.Client
 
 	resource *found // where the target is served
@@ -40,7 +43,8 @@ type clients struct {
 type found struct {
 	sync.Mutex
 	gr   schema.GroupResource
-	root bool // it belongs to no namespace
+	at   string // version
+	root bool   // it belongs to no namespace
 }
 
 func dial(config *rest.Config) (clients, error) {
@@ -54,7 +58,11 @@ func dial(config *rest.Config) (clients, error) {
 	if err != nil {
 		return clients{}, fmt.Errorf("make a client of /scale: %w", err)
 	}
-	return clients{kube: k, scales: scales, mapper: mapper, web: asker(), resource: &found{}}, nil
+	objects, err := metadata.NewForConfig(config)
+	if err != nil {
+		return clients{}, fmt.Errorf("make a client of metadata: %w", err)
+	}
+	return clients{kube: k, scales: scales, mapper: mapper, meta: objects, web: asker(), resource: &found{}}, nil
 }
 
 // asker is the client that asks workers: bounded, and where a worker redirects
@@ -97,6 +105,7 @@ func (c *clients) discover(o *Options) error {
 		}
 		return fmt.Errorf("look up %s of %s: %w: %w", o.Target.Kind, o.Target.APIVersion, err, fleet.ErrUnavailable)
 	}
+	c.resource.at = m.Resource.Version
 	c.resource.gr, c.resource.root = m.Resource.GroupResource(), m.Scope != nil && m.Scope.Name() == meta.RESTScopeNameRoot
 	return nil
 }
@@ -126,6 +135,35 @@ func (c *clients) set(ctx context.Context, o *Options, sc *scaleObject, n int) e
 		return call{"update", gr, "scale", o}.wrap(err)
 	}
 	return nil
+}
+
+// writer names who last wrote the replicas, Muster left out; /scale does not
+// say. Empty where that cannot be told, which includes that a role does not
+// allow to read the target itself: it is for people only.
+func (c *clients) writer(ctx context.Context, o *Options) string {
+	gr, ns, err := c.where(o)
+	if err != nil {
+		return ""
+	}
+	m, err := c.meta.Resource(gr.WithVersion(c.resource.at)).Namespace(ns).Get(ctx, o.Target.Name, metav1.GetOptions{})
+	if err != nil {
+		return ""
+	}
+	var who string
+	var latest time.Time
+	for _, f := range m.ManagedFields {
+		replicas := f.Subresource == "scale" || f.FieldsV1 != nil && strings.Contains(f.FieldsV1.String(), `"f:replicas"`)
+		if !replicas || f.Manager == kube.Owner {
+			continue
+		}
+		if f.Time == nil { // writes by way of /scale have no time, and take the replicas over from others
+			return f.Manager
+		}
+		if !f.Time.Time.Before(latest) {
+			who, latest = f.Manager, f.Time.Time
+		}
+	}
+	return who
 }
 
 // call is a request, for the error that names it.

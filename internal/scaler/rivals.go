@@ -73,11 +73,8 @@ func (s *Scaler) foreign(ctx context.Context, sc *scaleObject) {
 		return
 	}
 	who := "somebody"
-	var latest metav1.Time
-	for _, f := range sc.ManagedFields {
-		if f.Manager != kube.Owner && f.Time != nil && !f.Time.Before(&latest) {
-			who, latest = fmt.Sprintf("%q", f.Manager), *f.Time
-		}
+	if name := s.c.writer(ctx, &s.o); name != "" {
+		who = fmt.Sprintf("%q", name)
 	}
 	s.emit(ctx, sc, event{corev1.EventTypeWarning, "ReplicasChanged", fmt.Sprintf("%s set the replicas of %s to %d, where Muster had written %d; fleet %s brings them back to its plan", who, s.o.Target, have, s.wrote, s.o.Fleet)})
 	s.wrote = have

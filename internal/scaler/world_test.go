@@ -22,6 +22,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/metadata"
+	metadatafake "k8s.io/client-go/metadata/fake"
 	scalefake "k8s.io/client-go/scale/fake"
 	clienttesting "k8s.io/client-go/testing"
 
@@ -69,12 +71,30 @@ func newWorld(t *testing.T, kind string, replicas int, with func(*Options)) *wor
 	if err := o.complete(); err != nil {
 		t.Fatal(err)
 	}
-	w.s = newScaler(o, clients{kube: w.kube, scales: w.scales, mapper: mapper{}, web: asker(), resource: &found{}})
+	w.s = newScaler(o, clients{kube: w.kube, scales: w.scales, mapper: mapper{}, meta: w.objects(), web: asker(), resource: &found{}})
 	w.s.began = w.now
 	if kind == "StatefulSet" {
 		w.put(&appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Namespace: "agents", Name: "workers"}})
 	}
 	return w
+}
+
+// objects is the target itself, with who has written its replicas.
+func (w *world) objects() metadata.Interface {
+	c := metadatafake.NewSimpleMetadataClient(metadatafake.NewTestScheme())
+	c.PrependReactor("get", "*", func(clienttesting.Action) (bool, runtime.Object, error) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		now := metav1.NewTime(w.now)
+		old := metav1.NewTime(w.now.Add(-time.Hour))
+		return true, &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{ManagedFields: []metav1.ManagedFieldsEntry{
+			{Manager: "a-label", Time: &now, FieldsV1: metav1.NewFieldsV1(`{"f:metadata":{}}`)},
+			{Manager: "helm", Time: &old, FieldsV1: metav1.NewFieldsV1(`{"f:spec":{"f:replicas":{}}}`)},
+			{Manager: w.manager, Subresource: "scale"},
+			{Manager: kube.Owner, Subresource: "scale"},
+		}}}, nil
+	})
+	return c
 }
 
 // mapper knows the kinds of package apps, by adding an s.
@@ -114,12 +134,10 @@ func (w *world) get(clienttesting.Action) (bool, runtime.Object, error) {
 	if w.fail != nil {
 		return true, nil, w.fail
 	}
-	at := metav1.NewTime(w.now)
 	return true, &autoscaling.Scale{
-		ObjectMeta: metav1.ObjectMeta{Name: "workers", Namespace: "agents", UID: "u", ResourceVersion: strconv.Itoa(w.version),
-			ManagedFields: []metav1.ManagedFieldsEntry{{Manager: w.manager, Time: &at}}},
-		Spec:   autoscaling.ScaleSpec{Replicas: int32(w.replicas)},
-		Status: autoscaling.ScaleStatus{Selector: w.selector},
+		ObjectMeta: metav1.ObjectMeta{Name: "workers", Namespace: "agents", UID: "u", ResourceVersion: strconv.Itoa(w.version)},
+		Spec:       autoscaling.ScaleSpec{Replicas: int32(w.replicas)},
+		Status:     autoscaling.ScaleStatus{Selector: w.selector},
 	}, nil
 }
 

@@ -97,7 +97,9 @@ func (a *autoscaler) scan(ctx context.Context) {
 	for _, n := range made {
 		a.cluster.persist(ctx, func() error { return a.cluster.make(ctx, n) })
 	}
-	a.cluster.report(ctx, news)
+	if len(news) > 0 {
+		a.loops.Go(func() { a.cluster.report(ctx, news) })
+	}
 	for _, b := range buffers {
 		b.report(ctx, a.cluster)
 	}

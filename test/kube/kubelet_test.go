@@ -147,7 +147,7 @@ func TestManyRunnersInThisProcess(t *testing.T) {
 	c := kubetest.Start(t)
 	ns := c.Namespace(t)
 	const pods = 60
-	_, here := dedicated(t, c, kubetest.GroupOptions{Name: "many", Min: 1, Max: 1, MilliCPU: pods * 1000, Memory: 1 << 40})
+	_, here := dedicated(t, c, kubetest.GroupOptions{Name: "many", Min: 1, Max: 1, MilliCPU: pods * 1000, Memory: 1 << 40, Pods: pods})
 	var running, wrong atomic.Int64
 	c.Kubelet(t, kubetest.KubeletOptions{Namespace: ns, InProcess: func(ctx context.Context, env map[string]string) int {
 		if b, err := os.ReadFile(env["MUSTER_IDENTITY"]); err != nil || len(b) == 0 {

@@ -21,14 +21,18 @@ func until(t *testing.T, what string, holds func(context.Context) (bool, error))
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
+	var last error
 	for {
 		ok, err := holds(ctx)
 		if ok {
 			return
 		}
+		if ctx.Err() == nil {
+			last = err
+		}
 		select {
 		case <-ctx.Done():
-			t.Fatalf("%s: not after a minute (last error: %v)", what, err)
+			t.Fatalf("%s: not after a minute (last error: %v)", what, last)
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
@@ -74,7 +78,7 @@ func awaitPod(t *testing.T, c *kubetest.Cluster, p *corev1.Pod, what string, hol
 		if now, err = c.Client.CoreV1().Pods(p.Namespace).Get(ctx, p.Name, metav1.GetOptions{}); err != nil {
 			return false, err
 		}
-		return holds(now), fmt.Errorf("it is %s on node %q: %+v", now.Status.Phase, now.Spec.NodeName, now.Status.Conditions)
+		return holds(now), fmt.Errorf("it is %s on node %q: %+v %+v", now.Status.Phase, now.Spec.NodeName, now.Status.InitContainerStatuses, now.Status.ContainerStatuses)
 	})
 	return now
 }

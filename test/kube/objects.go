@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -124,9 +126,13 @@ func (c *Cluster) served(ctx context.Context, crd *unstructured.Unstructured) er
 		if _, err := c.Dynamic.Resource(gvr).List(ctx, metav1.ListOptions{Limit: 1}); err != nil {
 			return err
 		}
-		// Its own list is what discovery goes by.
-		if _, err := c.Client.Discovery().ServerResourcesForGroupVersion(gvr.GroupVersion().String()); err != nil {
+		// Clients go by discovery, which is later.
+		list, err := c.Client.Discovery().ServerResourcesForGroupVersion(gvr.GroupVersion().String())
+		if err != nil {
 			return err
+		}
+		if !slices.ContainsFunc(list.APIResources, func(r metav1.APIResource) bool { return r.Name == plural }) {
+			return fmt.Errorf("%s does not list %s yet", gvr.GroupVersion(), plural)
 		}
 	}
 	return nil

@@ -2,6 +2,7 @@ package kubetest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,7 +16,7 @@ import (
 // volumes are the directories of a pod's volumes, by name.
 type volumes struct {
 	dirs  map[string]string
-	token string // the projected token, if there is one
+	token string // the projected token for an audience of its own, if there is one
 }
 
 // mount makes the directories and fills those that have content: tokens,
@@ -58,7 +59,7 @@ func (p *pod) content(ctx context.Context, vol *corev1.Volume, v *volumes) (map[
 	case vol.Secret != nil:
 		return p.secret(ctx, vol.Secret.SecretName)
 	case vol.Projected == nil:
-		return nil, fmt.Errorf("this kubelet knows emptyDir, configMap, secret and projected volumes only")
+		return nil, errors.New("this kubelet knows emptyDir, configMap, secret and projected volumes only")
 	}
 	files := map[string][]byte{}
 	for _, s := range vol.Projected.Sources {
@@ -69,14 +70,23 @@ func (p *pod) content(ctx context.Context, vol *corev1.Volume, v *volumes) (map[
 			var token string
 			if token, err = p.request(ctx, s.ServiceAccountToken); err == nil {
 				some = map[string][]byte{s.ServiceAccountToken.Path: []byte(token)}
+			}
+			if s.ServiceAccountToken.Audience != "" {
 				v.token = token
 			}
 		case s.ConfigMap != nil:
 			some, err = p.configMap(ctx, s.ConfigMap.Name)
 		case s.Secret != nil:
 			some, err = p.secret(ctx, s.Secret.Name)
+		case s.DownwardAPI != nil:
+			some = map[string][]byte{}
+			for _, f := range s.DownwardAPI.Items {
+				if f.FieldRef != nil {
+					some[f.Path] = []byte(p.field(f.FieldRef.FieldPath))
+				}
+			}
 		default:
-			err = fmt.Errorf("this kubelet projects serviceAccountToken, configMap and secret only")
+			err = errors.New("this kubelet projects tokens of service accounts, ConfigMaps, Secrets and fields of the pod only")
 		}
 		if err != nil {
 			return nil, err

@@ -48,7 +48,9 @@ func (g *generator) schema(t reflect.Type, def reflect.Value, path string) objec
 		if def.IsValid() && def.Len() > 0 {
 			element = def.Index(0)
 		}
-		s := object{"type": "array", "items": g.schema(t.Elem(), element, path+"[]")}
+		items := g.schema(t.Elem(), element, path+"[]")
+		delete(items, "default") // of what is not there
+		s := object{"type": "array", "items": items}
 		if key := listKeys[path]; key != "" {
 			s["x-kubernetes-list-type"], s["x-kubernetes-list-map-keys"] = "map", []string{key}
 		} else {
@@ -102,7 +104,7 @@ func (g *generator) structure(t reflect.Type, def reflect.Value, path string) ob
 		out["required"] = required
 	}
 	if len(whole) > 0 && len(required) == 0 {
-		out["default"] = object{}
+		out["default"] = whole // whole, since rules see it as it is
 	}
 	if r := g.rules[t.Name()]; len(r) > 0 {
 		if g.used == nil {
@@ -114,8 +116,8 @@ func (g *generator) structure(t reflect.Type, def reflect.Value, path string) ob
 	return out
 }
 
-// defaultOf is a field's default: what Fleet.Default fills in, or {} where
-// something inside has one, so that it is filled in, too.
+// defaultOf is a field's default: what Fleet.Default fills in, or the object of
+// what it fills in inside.
 func defaultOf(d reflect.Value, s object, path string) (any, bool) {
 	inner := s["default"]
 	delete(s, "default")

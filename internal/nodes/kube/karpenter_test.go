@@ -47,6 +47,7 @@ func (s *static) claim(name, node string) {
 	u.SetAPIVersion("karpenter.sh/v1")
 	u.SetKind("NodeClaim")
 	u.SetName(name)
+	u.SetCreationTimestamp(metav1.Now())
 	u.SetLabels(map[string]string{labelNodePool: "agents"})
 	if node != "" {
 		_ = unstructured.SetNestedField(u.Object, "machine://"+node, "status", "providerID")
@@ -115,6 +116,7 @@ func TestStaticNodePoolTakenOver(t *testing.T) {
 		p.replicas = 3
 		c.node("machine-a")
 		p.claim("agents-a", "machine-a")
+		sleep(10 * time.Second)
 		p.claim("agents-b", "")
 		o := c.options()
 		o.Headroom, o.NodePool = HeadroomKarpenter, "agents"

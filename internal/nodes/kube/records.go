@@ -65,6 +65,9 @@ func (a size) list() corev1.ResourceList {
 	return l
 }
 
+// unbounded is the disk of a node that does not account for it.
+const unbounded = 1 << 50
+
 // requests is what the scheduler sets aside for a pod: its containers together,
 // or the largest that runs before them, whichever is more. A container before
 // them that goes on running counts with the former.
@@ -176,6 +179,9 @@ func machineOf(n *corev1.Node) *machine {
 	m := &machine{
 		meta: metaOf(&n.ObjectMeta), labels: n.Labels, closed: n.Spec.Unschedulable, mark: n.Annotations[annotationCordon],
 		size: sizeOf(n.Status.Allocatable), pods: n.Status.Allocatable.Pods().Value(), unready: "its kubelet has not reported yet",
+	}
+	if _, ok := n.Status.Allocatable[corev1.ResourceEphemeralStorage]; !ok {
+		m.size.disk = unbounded
 	}
 	for _, c := range n.Status.Conditions {
 		if c.Type != corev1.NodeReady {

@@ -34,9 +34,10 @@ func verdicts(ctx context.Context, o *Options, kind string, names []string) (map
 		return nil, nil
 	}
 	type word struct {
-		at   time.Time
-		bad  bool
-		text string
+		at      time.Time
+		version string // of two words of one second, the later is the newer
+		bad     bool
+		text    string
 	}
 	last := map[string]word{}
 	for _, reason := range []string{reasonNotTriggered, reasonFailed, reasonUnfit, reasonTriggered} {
@@ -57,8 +58,9 @@ func verdicts(ctx context.Context, o *Options, kind string, names []string) (map
 			if reason == reasonUnfit && e.Source.Component != fromKarpenter && e.ReportingController != fromKarpenter {
 				continue
 			}
-			if at := saidAt(e); !at.Before(last[name].at) {
-				last[name] = word{at: at, bad: reason != reasonTriggered, text: reason + ": " + e.Message}
+			before := last[name]
+			if at := saidAt(e); at.After(before.at) || at.Equal(before.at) && !older(e.ResourceVersion, before.version) {
+				last[name] = word{at: at, version: e.ResourceVersion, bad: reason != reasonTriggered, text: reason + ": " + e.Message}
 			}
 		}
 	}

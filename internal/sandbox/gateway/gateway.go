@@ -125,6 +125,10 @@ var (
 	forbidden = &answer{http.StatusForbidden, "this sandbox may not have that"}
 )
 
+// errNotYet marks what is common after a restart: sandboxes are faster than
+// their adoption.
+var errNotYet = errors.New("not known yet")
+
 // ServeHTTP answers one request.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if a := wellFormed(r); a != nil {
@@ -140,6 +144,9 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	peer, err := g.o.Peers(ctx, id)
+	if errors.Is(err, fleet.ErrUnavailable) {
+		err = fmt.Errorf("%w: %w", errNotYet, err)
+	}
 	if err != nil {
 		g.refused(r, id, err)
 		refuse(w, asAnswer(err))
@@ -255,7 +262,7 @@ func asAnswer(err error) *answer {
 // refused logs: what is a caller's fault quietly, since anybody may call.
 func (g *Gateway) refused(r *http.Request, id Identity, err error) {
 	level := slog.LevelDebug
-	if asAnswer(err) == later && !errors.Is(err, context.Canceled) {
+	if asAnswer(err) == later && !errors.Is(err, context.Canceled) && !errors.Is(err, errNotYet) {
 		level = slog.LevelWarn
 	}
 	g.log.Log(r.Context(), level, "runner refused", "path", r.URL.Path, "from", r.RemoteAddr, "pod", id.Pod, "uid", id.UID, "err", err)

@@ -23,7 +23,7 @@ const (
 
 // Campaign waits until this process is elected, begins a term (Lead), and runs
 // lead with a context that ends when leadership does; then it campaigns again,
-// until ctx ends or lead returns an error. One process among those that
+// until ctx ends, the store is closed, or lead returns an error. One process among those that
 // campaign on a schema leads at a time: whoever holds a lock that the server
 // ties to a connection, so that a leader that dies, or that the server cannot
 // reach any more, is followed by another within some seconds. Its error is
@@ -40,8 +40,11 @@ func (db *DB) Campaign(ctx context.Context, lead func(ctx context.Context, term 
 			db.opt.Log.Warn("cannot stand for election; trying again", "error", err)
 		}
 		lost = err != nil && !led
-		if err := sleep(ctx, candidacy); err != nil {
-			break
+		select {
+		case <-db.stopped:
+			return fmt.Errorf("campaign: %w", db.closedErr())
+		default:
+			_ = sleep(ctx, candidacy) // the loop looks at ctx
 		}
 	}
 	return fmt.Errorf("campaign: %w", ctx.Err())

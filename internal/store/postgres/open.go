@@ -74,7 +74,7 @@ func (o Options) withDefaults() Options {
 
 // The numbers of lanes; rows of peers.
 const (
-	workLanes   = 4 // 0 to 3
+	workLanes   = 3 // 0 to 2
 	journalLane = workLanes
 	turnLane    = workLanes + 1
 )

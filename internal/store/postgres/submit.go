@@ -15,12 +15,16 @@ import (
 // was overtaken by its twin, and finds that when it is run again.
 const keyConstraint = "tasks_key"
 
+// rowWeight is what a task weighs beside its spec: it is in a dozen indexes.
+const rowWeight = 1 << 10
+
 // submission is one call of Submit.
 type submission struct {
 	db      *DB
 	fresh   []record
 	digests []string
 	specs   []string
+	weight  int
 	keys    map[string]int // tenant and key → first of fresh that has it
 
 	earlier map[string]found // by tenant and key
@@ -52,6 +56,7 @@ func (db *DB) Submit(ctx context.Context, tasks []fleet.Task) ([]fleet.Task, err
 			return nil, fmt.Errorf("submit: encode spec: %w: %w", fleet.ErrInvalid, err)
 		}
 		s.fresh = append(s.fresh, record{Task: fresh, deadline: lifecycle.ExpiresAt(fresh)})
+		s.weight += len(spec) + rowWeight
 		s.digests, s.specs = append(s.digests, string(digest)), append(s.specs, string(spec))
 		if k := idemKey(fresh.Spec); k != "" {
 			if _, twice := s.keys[k]; !twice {
@@ -62,7 +67,7 @@ func (db *DB) Submit(ctx context.Context, tasks []fleet.Task) ([]fleet.Task, err
 	if len(tasks) == 0 {
 		return []fleet.Task{}, ctx.Err()
 	}
-	err := db.work.Write(ctx, &call{Name: "submit", Keys: keysOf(s.keys), Read: s.read, Decide: s.decide, Write: s.write})
+	err := db.work.Write(ctx, &call{Name: "submit", Keys: keysOf(s.keys), Weight: s.weight, Read: s.read, Decide: s.decide, Write: s.write})
 	if err != nil {
 		return nil, err
 	}

@@ -2,7 +2,9 @@ package postgres
 
 import (
 	"context"
+	"flag"
 	"fmt"
+	"os"
 	"sync/atomic"
 	"testing"
 
@@ -13,7 +15,18 @@ import (
 	"muster.dev/muster/internal/store/storetest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if spec := os.Getenv(leaderEnv); spec != "" {
+		leader(spec)
+		return
+	}
+	flag.Parse()
+	// Every history begins with a schema of its own, which takes a while.
+	if err := flag.Set("rapid.checks", "30"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 var schemas atomic.Int64
 
@@ -41,16 +54,49 @@ func bubble(o Options) Options {
 	return o
 }
 
-func TestQueue(t *testing.T) {
-	s := servers.StartPostgres(t, servers.PostgresSetup{})
+// TestServer runs what needs a server, and does no harm to it, on one: making a
+// database cluster takes seconds.
+func TestServer(t *testing.T) {
+	s := servers.StartPostgres(t, servers.PostgresSetup{Settings: []string{"max_connections=200"}})
+	for _, tt := range []struct {
+		name string
+		run  func(*testing.T, *servers.Postgres)
+	}{
+		{"queue", testQueue},
+		{"store", testStore},
+		{"shared queue", testSharedQueue},
+		{"shared submission", testSharedSubmission},
+		{"push", testPush},
+		{"events in order", testEventsInOrder},
+		{"doubt", testDoubt},
+		{"many slots", testManySlots},
+		{"old leader", testOldLeader},
+		{"lead waits", testLeadWaits},
+		{"lead over one that hangs", testLeadOverHung},
+		{"campaign", testCampaign},
+		{"campaign of a process that is killed", testCampaignKilled},
+		{"campaign ends", testCampaignEnds},
+		{"migrate at once", testMigrateAtOnce},
+		{"newer schema", testNewerSchema},
+		{"upgrade", testUpgrade},
+		{"rights", testRights},
+		{"schemas", testSchemas},
+		{"bounds", testBounds},
+		{"full disk", testFullDisk},
+		{"large queue", testLargeQueue},
+	} {
+		t.Run(tt.name, func(t *testing.T) { tt.run(t, s) })
+	}
+}
+
+func testQueue(t *testing.T, s *servers.Postgres) {
 	queuetest.Run(t, func(t *testing.T, o queuetest.Options) queuetest.Subject {
 		db := open(t, s, bubble(Options{Tenants: o.Tenants}))
 		return queuetest.Embedded(db, db.Queue())
 	})
 }
 
-func TestStore(t *testing.T) {
-	s := servers.StartPostgres(t, servers.PostgresSetup{})
+func testStore(t *testing.T, s *servers.Postgres) {
 	storetest.Run(t, func(t testing.TB, o storetest.Options) storetest.Subject {
 		opt := bubble(Options{Tenants: o.Tenants, MaxBacklog: o.MaxBacklog})
 		var subject func(db *DB) storetest.Subject

@@ -1,19 +1,17 @@
 package sqlite
 
 import (
-	"bytes"
-	"compress/flate"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"strings"
 	"time"
 
 	"muster.dev/muster/internal/fleet"
 	"muster.dev/muster/internal/store/lifecycle"
+	"muster.dev/muster/internal/store/packed"
 )
 
 // lastDecision is the newest decision that was stored.
@@ -26,7 +24,7 @@ type lastDecision struct {
 // Options.ThinDecisions of the last stored one is not stored: the Seq of that
 // one is returned, whose plan is the same.
 func (db *DB) AppendDecision(ctx context.Context, d fleet.DecisionRecord, policy []byte) (int64, error) {
-	parts := [3][]byte{pack(d.Observation), pack(d.Plan), pack(d.State)}
+	parts := [3][]byte{packed.Pack(d.Observation), packed.Pack(d.Plan), packed.Pack(d.State)}
 	digest := fleet.PolicyDigest(policy)
 	var seq int64
 	err := db.write(ctx, "append decision", patient, func(t *tx) error {
@@ -73,7 +71,7 @@ func (t *tx) policy(digest string, policy []byte) (int64, error) {
 	if !errors.Is(err, sql.ErrNoRows) {
 		return id, err
 	}
-	res, err := t.exec("INSERT INTO policies (digest, policy) VALUES (?, ?)", digest, pack(policy))
+	res, err := t.exec("INSERT INTO policies (digest, policy) VALUES (?, ?)", digest, packed.Pack(policy))
 	if err != nil {
 		return 0, err
 	}
@@ -100,7 +98,7 @@ func (db *DB) Policy(ctx context.Context, digest string) ([]byte, error) {
 	if err != nil {
 		return nil, db.wrap("policy", err)
 	}
-	if b, err = unpack(b); err != nil {
+	if b, err = packed.Unpack(b); err != nil {
 		return nil, fmt.Errorf("policy %s: %w: %w", digest, fleet.ErrCorrupt, err)
 	}
 	return b, nil
@@ -118,7 +116,7 @@ func scanDecision(row scanner) (fleet.DecisionRecord, error) {
 	d.At = fromNano(at)
 	for _, p := range []*[]byte{&d.Observation, &d.Plan, &d.State} {
 		var err error
-		if *p, err = unpack(*p); err != nil {
+		if *p, err = packed.Unpack(*p); err != nil {
 			return d, fmt.Errorf("decision %d: %w: %w", d.Seq, fleet.ErrCorrupt, err)
 		}
 	}
@@ -173,42 +171,4 @@ func moment(t time.Time) int64 {
 		return math.MaxInt64
 	}
 	return t.UnixNano()
-}
-
-// Stored parts of a decision begin with a byte that says how they are kept.
-const (
-	plain  = 0
-	packed = 1
-)
-
-// pack shortens what is worth it: an observation of a large fleet is JSON of
-// a hundred kilobytes, and a tenth of that deflated.
-func pack(b []byte) []byte {
-	if len(b) >= 1<<10 {
-		var buf bytes.Buffer
-		buf.WriteByte(packed)
-		w, err := flate.NewWriter(&buf, flate.BestSpeed)
-		if err == nil {
-			if _, err = w.Write(b); err == nil {
-				err = w.Close()
-			}
-		}
-		if err == nil {
-			return buf.Bytes()
-		}
-	}
-	return append([]byte{plain}, b...)
-}
-
-func unpack(b []byte) ([]byte, error) {
-	if len(b) == 0 {
-		return nil, errors.New("nothing is stored")
-	}
-	switch b[0] {
-	case plain:
-		return b[1:], nil
-	case packed:
-		return io.ReadAll(flate.NewReader(bytes.NewReader(b[1:])))
-	}
-	return nil, fmt.Errorf("unknown form %d", b[0])
 }

@@ -1,6 +1,7 @@
 package warmtest
 
 import (
+	"context"
 	"crypto/tls"
 	"encoding/pem"
 	"fmt"
@@ -19,7 +20,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/dynamic"
+	dynamicfake "k8s.io/client-go/dynamic/fake"
+	clienttesting "k8s.io/client-go/testing"
 
 	"muster.dev/muster/internal/fleet"
 	"muster.dev/muster/internal/sandbox/gateway"
@@ -60,7 +66,8 @@ func newSite(t testing.TB, nodes int, k kubetest.KubeletOptions) *site {
 	kubetest.AgentSandbox(t, c)
 	s := &site{t: t, cluster: c, namespace: c.Namespace(t), exchange: kube.NewExchange()}
 	if nodes > 0 {
-		c.NodeGroup(t, kubetest.GroupOptions{Name: s.namespace, MilliCPU: 16000, Memory: 64 << 30, Min: nodes, Max: nodes})
+		g := c.NodeGroup(t, kubetest.GroupOptions{Name: s.namespace, MilliCPU: 16000, Memory: 64 << 30, Min: nodes, Max: nodes})
+		s.disks(g.Nodes())
 	}
 	if k.Runner == "" && k.InProcess == nil {
 		runner, err := runnerOnce()
@@ -73,6 +80,18 @@ func newSite(t testing.TB, nodes int, k kubetest.KubeletOptions) *site {
 	c.Kubelet(t, k)
 	s.serve()
 	return s
+}
+
+// disks gives nodes the room on disk that sandboxes ask for.
+func (s *site) disks(nodes []string) {
+	s.t.Helper()
+	body := []byte(`{"status":{"capacity":{"ephemeral-storage":"1Ti"},"allocatable":{"ephemeral-storage":"1Ti"}}}`)
+	for _, n := range nodes {
+		_, err := s.cluster.Client.CoreV1().Nodes().Patch(s.t.Context(), n, types.StrategicMergePatchType, body, metav1.PatchOptions{}, "status")
+		if err != nil {
+			s.t.Fatal(err)
+		}
+	}
 }
 
 // serve opens the gateway as a control plane does.
@@ -109,7 +128,7 @@ func logger(t testing.TB) *slog.Logger {
 func (s *site) open(t testing.TB, name string, warm bool) *kube.Sandboxes {
 	t.Helper()
 	a, err := kube.New(t.Context(), kube.Options{
-		Client: s.cluster.Client, Dynamic: s.cluster.Dynamic, AgentSandbox: warm, Namespace: s.namespace, Fleet: name,
+		Client: s.cluster.Client, Dynamic: &measured{Interface: s.cluster.Dynamic, site: s}, AgentSandbox: warm, Namespace: s.namespace, Fleet: name,
 		Sessions: s.gateway, Exchange: s.exchange, RunnerImage: "registry.example/muster-runner:1", Logger: logger(t),
 		Door: kube.Door{URL: "https://127.0.0.1:" + strconv.Itoa(s.port), CA: s.ca, CIDRs: []string{"127.0.0.1/32"}, Port: int32(s.port)},
 	})
@@ -201,4 +220,36 @@ func (s *site) kill(t testing.TB, name string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// measured is a dynamic client of a cluster with a metrics-server.
+type measured struct {
+	dynamic.Interface
+	site *site
+}
+
+func (m *measured) Resource(r schema.GroupVersionResource) dynamic.NamespaceableResourceInterface {
+	if r.Group != "metrics.k8s.io" {
+		return m.Interface.Resource(r)
+	}
+	d := dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), map[schema.GroupVersionResource]string{r: "PodMetricsList"})
+	d.PrependReactor("list", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
+		pods, err := m.site.cluster.Client.CoreV1().Pods(m.site.namespace).List(context.Background(), metav1.ListOptions{})
+		if err != nil {
+			return true, nil, err
+		}
+		list := &unstructured.UnstructuredList{Object: map[string]any{"kind": "PodMetricsList", "apiVersion": "metrics.k8s.io/v1beta1"}}
+		for i := range pods.Items {
+			o := unstructured.Unstructured{Object: map[string]any{
+				"kind": "PodMetrics", "apiVersion": "metrics.k8s.io/v1beta1", "timestamp": time.Now().Format(time.RFC3339),
+				"containers": []any{map[string]any{"name": "agent", "usage": map[string]any{"cpu": "250m", "memory": "64Mi"}}},
+			}}
+			o.SetName(pods.Items[i].Name)
+			o.SetNamespace(m.site.namespace)
+			o.SetLabels(pods.Items[i].Labels)
+			list.Items = append(list.Items, o)
+		}
+		return true, list, nil
+	})
+	return d.Resource(r)
 }
