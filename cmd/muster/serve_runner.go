@@ -284,6 +284,9 @@ func (r *fleetInCluster) giveNodesBack(ctx context.Context) error {
 // Close implements operator.Runner.
 func (r *fleetInCluster) Close() {
 	var errs []error
+	if r.told.end != nil {
+		r.told.close()
+	}
 	if r.unit != nil {
 		r.k.front.Remove(r.f.Namespace, r.f.Name, r.server)
 		errs = append(errs, r.unit.close())
