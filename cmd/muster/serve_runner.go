@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"muster.dev/muster/api/v1alpha1"
 	"muster.dev/muster/internal/control"
@@ -92,6 +94,9 @@ func (r *fleetInCluster) openSandboxes(ctx context.Context) (err error) {
 	}
 	r.boxes, err = skube.New(ctx, skube.Options{
 		Client: k.client, Dynamic: k.dynamic, AgentSandbox: warm, Namespace: r.f.Namespace, Fleet: r.f.Name,
+		Owner: &metav1.OwnerReference{
+			APIVersion: v1alpha1.APIVersion, Kind: v1alpha1.KindFleet, Name: r.f.Name, UID: types.UID(r.f.UID),
+		},
 		Sessions: k.gateway, Exchange: k.exchange, Door: k.door, RunnerImage: k.image, Logger: log,
 		Pods: skube.PodOptions{
 			NodeSelector: p.NodeSelector, Tolerations: tolerations(p), RuntimeClasses: classes,
@@ -279,6 +284,9 @@ func (r *fleetInCluster) giveNodesBack(ctx context.Context) error {
 // Close implements operator.Runner.
 func (r *fleetInCluster) Close() {
 	var errs []error
+	if r.told.end != nil {
+		r.told.close()
+	}
 	if r.unit != nil {
 		r.k.front.Remove(r.f.Namespace, r.f.Name, r.server)
 		errs = append(errs, r.unit.close())

@@ -59,6 +59,7 @@ func freeAddress(t *testing.T) string {
 // plane is a running `muster serve --kubernetes`.
 type plane struct {
 	t    *testing.T
+	dir  string // of its data
 	base string
 	cmd  *exec.Cmd
 	log  *said
@@ -83,11 +84,12 @@ func (s *said) String() string {
 	return s.b.String()
 }
 
-func serve(t *testing.T, program string, args ...string) *plane {
+// run starts `muster serve` with a data directory of its own.
+func run(t *testing.T, program string, args ...string) *plane {
 	t.Helper()
 	dir := t.TempDir()
-	p := &plane{t: t, log: &said{}, done: make(chan struct{})}
-	p.cmd = exec.Command(program, append([]string{"serve", "--kubernetes", "--data", dir, "--listen", "127.0.0.1:0", "--log-level", "debug"}, args...)...)
+	p := &plane{t: t, dir: dir, log: &said{}, done: make(chan struct{})}
+	p.cmd = exec.Command(program, append([]string{"serve", "--data", dir, "--listen", "127.0.0.1:0", "--log-level", "debug"}, args...)...)
 	p.cmd.Env = append(os.Environ(), "MUSTER_TOKEN="+token)
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -193,7 +195,7 @@ func TestServe(t *testing.T) {
 	})
 	c.Kubelet(t, kubetest.KubeletOptions{Namespace: ns, Runner: runner})
 	gateway := freeAddress(t)
-	p := serve(t, muster, "--kubeconfig", c.Kubeconfig, "--namespace", ns, "--gateway-listen", gateway, "--gateway-address", gateway, "--runner-image", "muster:test")
+	p := run(t, muster, "--kubernetes", "--kubeconfig", c.Kubeconfig, "--namespace", ns, "--gateway-listen", gateway, "--gateway-address", gateway, "--runner-image", "muster:test")
 	t.Cleanup(func() {
 		if t.Failed() {
 			dump(t, c, ns)
