@@ -199,16 +199,17 @@ func (p *plane) ready(fleet string) {
 // that it may be repeated until it is answered.
 func (p *plane) submit(fleet, prefix string, n int, script string) {
 	p.w.t.Helper()
-	for i := range n {
-		task := map[string]any{
+	tasks := make([]map[string]any, n)
+	for i := range tasks {
+		tasks[i] = map[string]any{
 			"name": fmt.Sprintf("%s-%d", prefix, i), "command": []string{"sh", "-c", script},
 			"idempotencyKey": fmt.Sprintf("%s-%d", prefix, i), "retries": map[string]any{"max": 3},
 		}
-		p.w.until(60*time.Second, "a task is accepted", func() error {
-			_, err := p.api("POST", fleet, "/v1/tasks", task, nil)
-			return err
-		})
 	}
+	p.w.until(60*time.Second, "the tasks are accepted", func() error {
+		_, err := p.api("POST", fleet, "/v1/tasks", map[string]any{"tasks": tasks}, nil)
+		return err
+	})
 }
 
 // tasks lists every task.
