@@ -322,9 +322,8 @@ func (w *warm) listClaims(ctx context.Context, id fleet.SandboxID) ([]unstructur
 	}
 }
 
-// list implements maker: pods that hold a sandbox, claims, and what this
-// process holds though its pod is gone: its Sandbox object is there, and makes
-// pods.
+// list implements maker: pods that hold a sandbox, and claims, whose pod may be
+// gone.
 func (w *warm) list(ctx context.Context) ([]fleet.SandboxID, error) {
 	pods, err := w.podsOf(ctx, "")
 	if err != nil {
@@ -343,15 +342,6 @@ func (w *warm) list(ctx context.Context) ([]fleet.SandboxID, error) {
 			ids = append(ids, fleet.SandboxID(id))
 		}
 	}
-	w.s.mu.Lock()
-	for id, b := range w.s.boxes {
-		b.mu.Lock()
-		if b.ended && !b.leaving {
-			ids = append(ids, id)
-		}
-		b.mu.Unlock()
-	}
-	w.s.mu.Unlock()
 	slices.Sort(ids)
 	return slices.Compact(ids), nil
 }

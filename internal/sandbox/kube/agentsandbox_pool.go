@@ -223,7 +223,9 @@ func (w *warm) poolOf(ctx context.Context, b *box) (*pool, error) {
 	if p == nil {
 		p = w.found(name, 0)
 	}
-	p.template = template
+	if p.template == nil { // the name is its content's
+		p.template = template
+	}
 	made := p.made
 	w.mu.Unlock()
 	if made {
@@ -246,12 +248,12 @@ func (w *warm) makeOnce(ctx context.Context, p *pool) error {
 // make makes the pool's objects where they are not there.
 func (w *warm) make(ctx context.Context, p *pool) error {
 	w.mu.Lock()
-	made := p.made
+	made, template := p.made, p.template
 	w.mu.Unlock()
 	if made {
 		return nil
 	}
-	if err := w.ensure(ctx, templatesGVR, w.object("SandboxTemplate", p.name, p.template)); err != nil {
+	if err := w.ensure(ctx, templatesGVR, w.object("SandboxTemplate", p.name, template)); err != nil {
 		return err
 	}
 	err := w.ensure(ctx, poolsGVR, w.object("SandboxWarmPool", p.name, map[string]any{

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -124,6 +125,7 @@ func TestUnschedulableStartsDoNotMultiply(t *testing.T) {
 	s := newSite(t, 0, kubetest.KubeletOptions{})
 	a := s.opened(t, "coders", true)
 	const n = 4
+	var told atomic.Int32
 	most, stop := 0, make(chan struct{})
 	var watch sync.WaitGroup
 	watch.Go(func() {
@@ -145,8 +147,13 @@ func TestUnschedulableStartsDoNotMultiply(t *testing.T) {
 				spec.Resources.MilliCPU = 900000
 				_, err := a.Create(t.Context(), spec)
 				var r *fleet.ReasonError
-				if !errors.As(err, &r) || r.Reason != fleet.ReasonTimeoutStartup || !strings.Contains(err.Error(), "no node for it") {
+				if !errors.As(err, &r) || r.Reason != fleet.ReasonTimeoutStartup {
 					t.Errorf("%v", err)
+				}
+				// Until the garbage collector of a young cluster knows the kind, pods
+				// that go hold the place of those that are to come.
+				if strings.Contains(err.Error(), "no node for it") {
+					told.Add(1)
 				}
 			})
 		}
@@ -154,6 +161,9 @@ func TestUnschedulableStartsDoNotMultiply(t *testing.T) {
 	}
 	close(stop)
 	watch.Wait()
+	if told.Load() < n {
+		t.Errorf("%d were told that there is no node", told.Load())
+	}
 	if most > 2*n || most == 0 { // those of a round that is over may be on their way out
 		t.Errorf("%d pods at once for %d sandboxes", most, n)
 	}
