@@ -241,9 +241,7 @@ func (k *keeper) broke(err error) {
 // end stops the runner and waits for it; tasks go on.
 func (k *keeper) end() {
 	if k.drain != nil {
-		k.drain.stop()
-		<-k.drain.done
-		k.drain = nil
+		k.breakOff()
 	}
 	if k.runner == nil {
 		return
@@ -320,15 +318,22 @@ func (k *keeper) drained(ctx context.Context, u *unstructured.Unstructured) bool
 	}
 }
 
+// breakOff ends a drain; whoever comes next goes on with it.
+func (k *keeper) breakOff() {
+	k.drain.stop()
+	if err := <-k.drain.done; err != nil && !errors.Is(err, context.Canceled) {
+		k.op.o.Logger.Warn("a drain did not end well", "fleet", k.key.String(), "error", err)
+	}
+	k.drain = nil
+}
+
 // abandoned gives back what a fleet has whose object went without a word.
 func (k *keeper) abandoned(ctx context.Context) {
 	if k.runner == nil {
 		return
 	}
-	if d := k.drain; d != nil {
-		d.stop()
-		<-d.done
-		k.drain = nil
+	if k.drain != nil {
+		k.breakOff()
 	}
 	k.op.o.Logger.Warn("a fleet is gone without having been drained; ending its tasks", "fleet", k.key.String())
 	if err := k.runner.Drain(ctx, 0); err != nil && ctx.Err() == nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -149,19 +150,9 @@ func (c *conditions) set(kind string, is bool, p Problem) {
 // equal compares but for the sentence, which changes with every second of a
 // wait and comes along with what else changes.
 func equal(a, b *v1alpha1.FleetStatus) bool {
-	x, y := *a, *b
-	x.Sentence, y.Sentence = "", ""
-	x.Conditions, y.Conditions = nil, nil
-	if x.ObservedGeneration != y.ObservedGeneration || len(a.Conditions) != len(b.Conditions) {
-		return false
-	}
-	for i := range a.Conditions {
-		if a.Conditions[i] != b.Conditions[i] {
-			return false
-		}
-	}
-	return x.Summary == y.Summary && x.Endpoint == y.Endpoint &&
-		x.Queued == y.Queued && x.Running == y.Running && x.Ready == y.Ready && x.Starting == y.Starting && x.Desired == y.Desired && x.Nodes == y.Nodes
+	return slices.Equal(a.Conditions, b.Conditions) && a.ObservedGeneration == b.ObservedGeneration &&
+		a.Summary == b.Summary && a.Endpoint == b.Endpoint && a.Queued == b.Queued && a.Running == b.Running &&
+		a.Ready == b.Ready && a.Starting == b.Starting && a.Desired == b.Desired && a.Nodes == b.Nodes
 }
 
 // write sets the status. It is ours alone, so that no other's write is lost.
