@@ -3,6 +3,7 @@
 // controllers (test/kube), with nodes that a played autoscaler brings and
 // runners that really run.
 //
-// Tests only. The larger sizes need MUSTER_SLOW_TESTS=1; each test says what it
-// runs without.
+// Tests only, and only with MUSTER_SCENARIOS=1: they take half an hour. The
+// larger sizes need MUSTER_SLOW_TESTS=1 as well; each test says what it runs
+// without.
 package cluster

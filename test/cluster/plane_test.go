@@ -234,6 +234,11 @@ func (p *plane) tasks(fleet string) ([]v1alpha1.TaskView, error) {
 func (p *plane) succeed(fleet string, n int, limit time.Duration) []v1alpha1.TaskView {
 	p.w.t.Helper()
 	var all []v1alpha1.TaskView
+	p.w.t.Cleanup(func() {
+		if p.w.t.Failed() && p.running() {
+			p.w.t.Logf("the newest events: %s", strings.Join(p.events(fleet, ""), "\n"))
+		}
+	})
 	p.w.until(limit, fmt.Sprintf("%d tasks succeed", n), func() error {
 		var err error
 		if all, err = p.tasks(fleet); err != nil {
@@ -257,15 +262,19 @@ func (p *plane) succeed(fleet string, n int, limit time.Duration) []v1alpha1.Tas
 	return all
 }
 
-// events lists the newest events of a kind.
+// events lists the events of a kind, and for none the newest of all.
 func (p *plane) events(fleet, kind string) []string {
 	var l v1alpha1.EventList
-	if _, err := p.api("GET", fleet, "/v1/events?limit=10000&kind="+kind, nil, &l); err != nil {
-		p.w.t.Fatal(err)
+	query := "?limit=10000&kind=" + kind
+	if kind == "" {
+		query = "?limit=10000"
+	}
+	if _, err := p.api("GET", fleet, "/v1/events"+query, nil, &l); err != nil {
+		p.w.t.Error(err)
 	}
 	var out []string
 	for _, e := range l.Events {
-		out = append(out, e.Reason)
+		out = append(out, e.Kind+": "+e.Reason)
 	}
 	return out
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -22,6 +24,10 @@ import (
 var binDir string
 
 func TestMain(m *testing.M) {
+	if os.Getenv("MUSTER_SCENARIOS") != "1" {
+		fmt.Println("the scenarios on Kubernetes run with MUSTER_SCENARIOS=1 only: they take half an hour")
+		os.Exit(0)
+	}
 	dir, err := os.MkdirTemp("", "muster-cluster-bin-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -79,6 +85,11 @@ func setUp(t *testing.T, o options) *world {
 		t.Fatal(err)
 	}
 	c.InstallCRDs(t, crd)
+	// The chart makes it, too.
+	seat := &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: "muster-seat"}, Value: -5}
+	if _, err := c.Client.SchedulingV1().PriorityClasses().Create(t.Context(), seat, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+		t.Fatal(err)
+	}
 	w := &world{t: t, c: c, ns: c.Namespace(t), front: newFront(t)}
 	g := o.group
 	g.Name, g.Labels = w.ns, map[string]string{"pool": w.ns}
