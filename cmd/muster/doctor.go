@@ -40,7 +40,10 @@ It exits with 1 when something failed; warnings are no failure.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), doctorWithin)
 			defer cancel()
-			r, err := doctor.Report{}, error(nil)
+			var (
+				r   doctor.Report
+				err error
+			)
 			switch {
 			case inCluster:
 				r, err = examineCluster(ctx, in)

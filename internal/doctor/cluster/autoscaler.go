@@ -83,10 +83,10 @@ func (e *examiner) judgeStatus(check, written, status string) doctor.Finding {
 	if _, after, is := strings.Cut(status, "Health:"); is && health == "" {
 		health = strings.Fields(after + " ?")[0]
 	}
-	switch {
-	case health == "Healthy":
+	switch health {
+	case "Healthy":
 		return ok(check, found+", healthy")
-	case health == "":
+	case "":
 		return ok(check, found)
 	}
 	return warn(check, found+", "+health, "it may bring no node", logs)
