@@ -81,7 +81,7 @@ func (f *front) pass(c net.Conn) {
 		}
 		defer f.keep(b)()
 		var wg sync.WaitGroup
-		wg.Go(func() { _, _ = io.Copy(b, c); b.(*net.TCPConn).CloseWrite() }) //nolint:errcheck // the other side tells
+		wg.Go(func() { _, _ = io.Copy(b, c); b.(*net.TCPConn).CloseWrite() })
 		_, _ = io.Copy(c, b)
 		c.Close()
 		b.Close()

@@ -213,18 +213,6 @@ func (w *world) until(limit time.Duration, what string, done func() error) {
 	w.t.Fatalf("within %s: %s: %v", limit, what, err)
 }
 
-// sandboxes are the pods of sandboxes that are there now.
-func (w *world) sandboxes() []corev1.Pod {
-	w.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	l, err := w.c.Client.CoreV1().Pods(w.ns).List(ctx, metav1.ListOptions{LabelSelector: kube.LabelRole + "=" + kube.RoleSandbox})
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return l.Items
-}
-
 // nothingLeft fails unless every object that Muster made has gone.
 func (w *world) nothingLeft() {
 	w.t.Helper()
