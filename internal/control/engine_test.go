@@ -209,8 +209,10 @@ func TestCrashBetweenJournalAndApply(t *testing.T) {
 		if c := w.boxes.Counts(); c.Creates != 0 {
 			t.Fatalf("%d creates by a process that died before applying", c.Creates)
 		}
-		if d, err := w.store.Decisions(t.Context(), fleet.DecisionFilter{}); err != nil || len(d) == 0 || !d[0].Changed {
-			t.Fatalf("the decision was not journaled: %v, %v", d, err)
+		// The engine may have decided before the tasks came, too.
+		d, err := w.store.Decisions(t.Context(), fleet.DecisionFilter{})
+		if err != nil || !slices.ContainsFunc(d, func(d fleet.DecisionRecord) bool { return d.Changed }) {
+			t.Fatalf("of %d decisions none that starts sandboxes was journaled: %v", len(d), err)
 		}
 		w.down()
 		w.fault = nil
