@@ -26,6 +26,9 @@ func fault(verb, resource string, err error) error {
 		return fmt.Errorf("%s %s: %w: %w", verb, resource, fleet.ErrConflict, err)
 	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), "exceeded quota"):
 		return fmt.Errorf("%s %s: %w: %w", verb, resource, fleet.ErrFull, err)
+	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), "no PriorityClass"):
+		return fmt.Errorf("%s %s: %w: %w; create it (the chart does), or name one that is there in spec.nodes.kubernetes.placeholderPriorityClass",
+			verb, resource, fleet.ErrInvalid, err)
 	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err):
 		return fmt.Errorf("%s %s: %w: the service account lacks this permission: %w", verb, resource, fleet.ErrDenied, err)
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
