@@ -3,7 +3,9 @@ package kube
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -164,9 +166,26 @@ func (c *cluster) bring(ctx context.Context, wg *sync.WaitGroup, name string) {
 			p.Spec.NodeName = node
 			_, _ = c.client.CoreV1().Pods(ns).Update(ctx, p, metav1.UpdateOptions{}) // or it has been deleted
 		}
+		// Until it is held, the node is room that a replica asks for.
+		for buffered := strings.HasPrefix(name, "replica-"); buffered && !c.held(ctx, node); {
+			if !rest(ctx, 200*time.Millisecond, nil) {
+				return
+			}
+		}
 		c.mu.Lock()
 		delete(c.coming, name)
 		c.mu.Unlock()
+	})
+}
+
+// held tells whether a node has a hold, or has gone again.
+func (c *cluster) held(ctx context.Context, node string) bool {
+	if _, err := c.client.CoreV1().Nodes().Get(ctx, node, metav1.GetOptions{}); err != nil {
+		return true
+	}
+	l, err := c.client.CoreV1().Pods(ns).List(ctx, metav1.ListOptions{})
+	return err == nil && slices.ContainsFunc(l.Items, func(p corev1.Pod) bool {
+		return p.Spec.NodeName == node && podOf(&p).hold != nil
 	})
 }
 

@@ -25,6 +25,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 	dynamicfake "k8s.io/client-go/dynamic/fake"
+	"k8s.io/client-go/kubernetes"
 	clienttesting "k8s.io/client-go/testing"
 
 	"muster.dev/muster/internal/fleet"
@@ -58,6 +59,7 @@ type site struct {
 	gateway   *gateway.Gateway
 	port      int
 	ca        []byte
+	account   kubernetes.Interface // whose rights an adapter has that is opened; nil: all
 }
 
 func newSite(t testing.TB, nodes int, k kubetest.KubeletOptions) *site {
@@ -135,8 +137,12 @@ func (s *site) open(t testing.TB, name string, warm bool) *kube.Sandboxes {
 }
 
 func (s *site) options(t testing.TB, name string, warm bool) kube.Options {
+	client := s.cluster.Client
+	if s.account != nil {
+		client = s.account
+	}
 	return kube.Options{
-		Client: s.cluster.Client, Dynamic: &measured{Interface: s.cluster.Dynamic, site: s}, AgentSandbox: warm, Namespace: s.namespace, Fleet: name,
+		Client: client, Dynamic: &measured{Interface: s.cluster.Dynamic, site: s}, AgentSandbox: warm, Namespace: s.namespace, Fleet: name,
 		Sessions: s.gateway, Exchange: s.exchange, RunnerImage: "registry.example/muster-runner:1", Logger: logger(t),
 		Door: kube.Door{URL: "https://127.0.0.1:" + strconv.Itoa(s.port), CA: s.ca, CIDRs: []string{"127.0.0.1/32"}, Port: int32(s.port)},
 	}

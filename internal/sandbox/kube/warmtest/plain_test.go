@@ -156,9 +156,7 @@ func TestPlainNeedsTheseRights(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		shown := s.cluster.Client
-		s.cluster.Client = client
-		defer func() { s.cluster.Client = shown }()
+		s.account = client
 		return s.opened(t, name, false)
 	}
 	a := open("enough", rights)
