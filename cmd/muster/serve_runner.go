@@ -334,6 +334,9 @@ func (r *fleetInCluster) problem(v *fleet.View) operator.Problem {
 	if v.SignalsError != "" {
 		return operator.Problem{Reason: "QueueNotRead", Message: v.SignalsError}
 	}
+	if v.NodesError != "" {
+		return operator.Problem{Reason: "NodesNotComing", Message: v.NodesError}
+	}
 	for _, p := range v.Pools {
 		if p.Breaker.Open {
 			return operator.Problem{Reason: "StartsFail", Message: "sandboxes of template " + p.Template + ": " + p.Breaker.Reason}

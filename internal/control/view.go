@@ -22,6 +22,7 @@ func (e *Engine) View(context.Context) (fleet.View, error) {
 		ObjectiveP99: e.spec.Policy.Objective, Sentence: s.p.Sentence(),
 		NodeHourMicroUSD: e.spec.Policy.Budget.NodeHour, Started: e.started,
 		Pools: []fleet.PoolView{}, Nodes: []fleet.NodeView{}, Dedication: e.dedication.view(),
+		NodesError: nodesError(s, &e.layer),
 	}
 	if s.at.IsZero() {
 		v.At, v.Sentence = now, "taking over what an earlier process left"
@@ -41,6 +42,15 @@ func (e *Engine) View(context.Context) (fleet.View, error) {
 		v.Nodes = append(v.Nodes, nv)
 	}
 	return v, nil
+}
+
+// nodesError is why nodes cannot be read, or why the last ones that were asked
+// for did not come.
+func nodesError(s *snapshot, l *layer) string {
+	if s.o.NodesError == "" && s.p.Nodes.Reason.Numbers.Failures > 0 {
+		return l.failure
+	}
+	return s.o.NodesError
 }
 
 func poolView(now time.Time, t *plan.PoolTarget, o *plan.Pool, d fleet.PoolDemand) fleet.PoolView {

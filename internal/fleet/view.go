@@ -69,7 +69,8 @@ type View struct {
 	StartP50         time.Duration `json:"startP50"` // submit to first instruction, last hour
 	StartP99         time.Duration `json:"startP99"`
 	ObjectiveP99     time.Duration `json:"objectiveP99"`
-	Sentence         string        `json:"sentence"` // the binding constraint in words
+	NodesError       string        `json:"nodesError,omitempty"` // why nodes cannot be read, or are not coming
+	Sentence         string        `json:"sentence"`             // the binding constraint in words
 	NodeHourMicroUSD int64         `json:"nodeHourMicroUSD"`
 	Started          time.Time     `json:"started"` // of the control plane
 	// Dedication is nil where the nodes are not meant for agents alone, or it has

@@ -93,6 +93,7 @@ func (p *plane) start() *plane {
 	p.w.t.Helper()
 	_ = os.Remove(filepath.Join(p.data, "address"))
 	p.cmd = exec.Command(filepath.Join(binDir, "muster"), p.args...)
+	p.cmd.Env = append(os.Environ(), "POD_NAMESPACE="+p.w.ns)
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	if err := p.cmd.Start(); err != nil {
