@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"muster.dev/muster/internal/archive/names"
+	"muster.dev/muster/internal/archive/watch"
 	"muster.dev/muster/internal/fleet"
 )
 
@@ -31,7 +32,7 @@ type Archive struct {
 	closed   bool
 	logs     map[logKey]*logFile
 	idle     *list.List // of *logFile that nobody uses now, the longest idle first
-	watchers map[logKey]map[chan struct{}]struct{}
+	watchers watch.Watchers[logKey]
 }
 
 type logKey struct {
@@ -64,7 +65,7 @@ func Open(dir string, o Options) (*Archive, error) {
 	}
 	return &Archive{
 		root: root, most: o.OpenFiles, logs: map[logKey]*logFile{}, idle: list.New(),
-		watchers: map[logKey]map[chan struct{}]struct{}{},
+		watchers: watch.Watchers[logKey]{},
 	}, nil
 }
 
@@ -128,7 +129,7 @@ func (a *Archive) Remove(id fleet.TaskID) error {
 	}
 	for k := range a.watchers {
 		if k.task == id {
-			a.wakeLocked(k)
+			a.watchers.Wake(k)
 		}
 	}
 	a.mu.Unlock()

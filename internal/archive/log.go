@@ -352,7 +352,7 @@ func (a *Archive) EndLog(id fleet.TaskID, attempt int) error {
 	l.mu.Unlock()
 	a.mu.Lock()
 	l.writing = false
-	a.wakeLocked(l.key)
+	a.watchers.Wake(l.key)
 	a.mu.Unlock()
 	if err != nil {
 		return fmt.Errorf("end log %d of task %s: %w", attempt, id, kind(err))
@@ -362,34 +362,11 @@ func (a *Archive) EndLog(id fleet.TaskID, attempt int) error {
 
 // WatchLog implements fleet.Archive.
 func (a *Archive) WatchLog(id fleet.TaskID, attempt int) (<-chan struct{}, func()) {
-	k, w := logKey{id, attempt}, make(chan struct{}, 1)
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.watchers[k] == nil {
-		a.watchers[k] = map[chan struct{}]struct{}{}
-	}
-	a.watchers[k][w] = struct{}{}
-	return w, func() {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		delete(a.watchers[k], w)
-		if len(a.watchers[k]) == 0 {
-			delete(a.watchers, k)
-		}
-	}
+	return a.watchers.Watch(&a.mu, logKey{id, attempt})
 }
 
 func (a *Archive) wakeLog(k logKey) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.wakeLocked(k)
-}
-
-func (a *Archive) wakeLocked(k logKey) {
-	for w := range a.watchers[k] {
-		select {
-		case w <- struct{}{}:
-		default:
-		}
-	}
+	a.watchers.Wake(k)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"muster.dev/muster/internal/archive/names"
+	"muster.dev/muster/internal/archive/watch"
 	"muster.dev/muster/internal/fleet"
 	"muster.dev/muster/internal/pg"
 )
@@ -45,7 +46,7 @@ type Archive struct {
 	push   chan struct{} // holds one value while others are to be told
 
 	mu       sync.Mutex
-	watchers map[logKey]map[chan struct{}]struct{}
+	watchers watch.Watchers[logKey]
 	toTell   map[logKey]struct{}
 
 	closing sync.Once
@@ -79,7 +80,7 @@ func Open(ctx context.Context, dsn string, o Options) (*Archive, error) {
 	}
 	a := &Archive{
 		server: server, push: make(chan struct{}, 1),
-		watchers: map[logKey]map[chan struct{}]struct{}{}, toTell: map[logKey]struct{}{},
+		watchers: watch.Watchers[logKey]{}, toTell: map[logKey]struct{}{},
 	}
 	a.writer = pg.NewWriter(server, 0, lanes, pg.Hooks[grown]{
 		Committed: func(_ int, g grown) { a.grew(g.logs...) },

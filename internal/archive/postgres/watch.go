@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"muster.dev/muster/internal/archive/watch"
 	"muster.dev/muster/internal/fleet"
 	"muster.dev/muster/internal/pg"
 )
@@ -19,42 +20,14 @@ func timeOf(nano int64) time.Time { return time.Unix(0, nano).UTC() }
 
 // WatchLog implements fleet.Archive.
 func (a *Archive) WatchLog(id fleet.TaskID, attempt int) (<-chan struct{}, func()) {
-	k, w := logKey{id, attempt}, make(chan struct{}, 1)
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.watchers[k] == nil {
-		a.watchers[k] = map[chan struct{}]struct{}{}
-	}
-	a.watchers[k][w] = struct{}{}
-	return w, func() {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		delete(a.watchers[k], w)
-		if len(a.watchers[k]) == 0 {
-			delete(a.watchers, k)
-		}
-	}
-}
-
-// wakeLocked wakes who watches a log in this process.
-func (a *Archive) wakeLocked(k logKey) {
-	for w := range a.watchers[k] {
-		poke(w)
-	}
-}
-
-func poke(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
+	return a.watchers.Watch(&a.mu, logKey{id, attempt})
 }
 
 func (a *Archive) wakeAll() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for k := range a.watchers {
-		a.wakeLocked(k)
+		a.watchers.Wake(k)
 	}
 }
 
@@ -65,11 +38,11 @@ func (a *Archive) grew(logs ...logKey) {
 	}
 	a.mu.Lock()
 	for _, k := range logs {
-		a.wakeLocked(k)
+		a.watchers.Wake(k)
 		a.toTell[k] = struct{}{}
 	}
 	a.mu.Unlock()
-	poke(a.push)
+	watch.Poke(a.push)
 }
 
 func (a *Archive) channel() string { return a.server.Schema() + "_logs" }
@@ -127,7 +100,7 @@ func (a *Archive) heard(payload string) {
 	for name := range strings.FieldsSeq(payload) {
 		task, attempt, _ := strings.Cut(name, "/")
 		if n, err := strconv.Atoi(attempt); err == nil {
-			a.wakeLocked(logKey{fleet.TaskID(task), n})
+			a.watchers.Wake(logKey{fleet.TaskID(task), n})
 		}
 	}
 }
@@ -165,7 +138,7 @@ func (a *Archive) keepLooking(ctx context.Context) {
 		for k, s := range now {
 			// Whatever came between the watcher and the first look is told, too.
 			if was, known := last[k]; !known || was != s {
-				a.wakeLocked(k)
+				a.watchers.Wake(k)
 			}
 		}
 		a.mu.Unlock()

@@ -25,7 +25,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 	dynamicfake "k8s.io/client-go/dynamic/fake"
-	"k8s.io/client-go/kubernetes"
 	clienttesting "k8s.io/client-go/testing"
 
 	"muster.dev/muster/internal/fleet"
@@ -59,7 +58,6 @@ type site struct {
 	gateway   *gateway.Gateway
 	port      int
 	ca        []byte
-	account   kubernetes.Interface // whose rights an adapter has that is opened; nil: all
 }
 
 func newSite(t testing.TB, nodes int, k kubetest.KubeletOptions) *site {
@@ -137,12 +135,8 @@ func (s *site) open(t testing.TB, name string, warm bool) *kube.Sandboxes {
 }
 
 func (s *site) options(t testing.TB, name string, warm bool) kube.Options {
-	client := s.cluster.Client
-	if s.account != nil {
-		client = s.account
-	}
 	return kube.Options{
-		Client: client, Dynamic: &measured{Interface: s.cluster.Dynamic, site: s}, AgentSandbox: warm, Namespace: s.namespace, Fleet: name,
+		Client: s.cluster.Client, Dynamic: &measured{Interface: s.cluster.Dynamic, site: s}, AgentSandbox: warm, Namespace: s.namespace, Fleet: name,
 		Sessions: s.gateway, Exchange: s.exchange, RunnerImage: "registry.example/muster-runner:1", Logger: logger(t),
 		Door: kube.Door{URL: "https://127.0.0.1:" + strconv.Itoa(s.port), CA: s.ca, CIDRs: []string{"127.0.0.1/32"}, Port: int32(s.port)},
 	}
@@ -151,7 +145,15 @@ func (s *site) options(t testing.TB, name string, warm bool) kube.Options {
 // opened is open, closed and emptied at the end of the test.
 func (s *site) opened(t testing.TB, name string, warm bool) *kube.Sandboxes {
 	t.Helper()
-	a := s.open(t, name, warm)
+	return openedWith(t, s.options(t, name, warm))
+}
+
+func openedWith(t testing.TB, o kube.Options) *kube.Sandboxes {
+	t.Helper()
+	a, err := kube.New(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		if err := a.Close(); err != nil {
 			t.Errorf("close: %v", err)

@@ -10,7 +10,6 @@ import (
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
 
 	"muster.dev/muster/internal/fleet"
 	"muster.dev/muster/internal/sandbox/kube"
@@ -142,22 +141,7 @@ func TestPlainNeedsTheseRights(t *testing.T) {
 	s := newSite(t, 1, kubetest.KubeletOptions{})
 	open := func(name string, rules []rbacv1.PolicyRule) *kube.Sandboxes {
 		t.Helper()
-		c := s.cluster.ServiceAccountConfig(t, s.namespace, name)
-		rbac := s.cluster.Client.RbacV1()
-		if _, err := rbac.Roles(s.namespace).Create(t.Context(), &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: name}, Rules: rules}, metav1.CreateOptions{}); err != nil {
-			t.Fatal(err)
-		}
-		bind := &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Name: name}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name},
-			Subjects: []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: s.namespace, Name: name}}}
-		if _, err := rbac.RoleBindings(s.namespace).Create(t.Context(), bind, metav1.CreateOptions{}); err != nil {
-			t.Fatal(err)
-		}
-		client, err := kubernetes.NewForConfig(c)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.account = client
-		return s.opened(t, name, false)
+		return openedWith(t, s.as(t, name, rules, false))
 	}
 	a := open("enough", rights)
 	spec := specOf()

@@ -31,7 +31,7 @@ var warmRights = []rbacv1.PolicyRule{
 }
 
 // as returns the options of an adapter with these rights and no other.
-func (s *site) as(t *testing.T, name string, rules []rbacv1.PolicyRule) kube.Options {
+func (s *site) as(t *testing.T, name string, rules []rbacv1.PolicyRule, warm bool) kube.Options {
 	t.Helper()
 	c := s.cluster.ServiceAccountConfig(t, s.namespace, name)
 	rbac := s.cluster.Client.RbacV1()
@@ -51,7 +51,7 @@ func (s *site) as(t *testing.T, name string, rules []rbacv1.PolicyRule) kube.Opt
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := s.options(t, name, true)
+	o := s.options(t, name, warm)
 	o.Client, o.Dynamic = client, anything
 	return o
 }
@@ -60,7 +60,7 @@ func (s *site) as(t *testing.T, name string, rules []rbacv1.PolicyRule) kube.Opt
 // without one of them.
 func TestWarmNeedsTheseRights(t *testing.T) {
 	s := newSite(t, 1, kubetest.KubeletOptions{})
-	a, err := kube.New(t.Context(), s.as(t, "enough", warmRights))
+	a, err := kube.New(t.Context(), s.as(t, "enough", warmRights, true))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +89,7 @@ func TestWarmNeedsTheseRights(t *testing.T) {
 				less[n].Verbs = append(less[n].Verbs, v)
 			}
 		}
-		a, err := kube.New(t.Context(), s.as(t, "without-"+verb, less))
+		a, err := kube.New(t.Context(), s.as(t, "without-"+verb, less, true))
 		if err == nil {
 			_, err = a.Create(t.Context(), specOf())
 			_ = a.Close()
