@@ -41,29 +41,13 @@ func (e *ear) Done(r fleet.RunReport) error {
 	return nil
 }
 
-// A connection that broke just now comes back in a moment.
-const (
-	stopTries = 10
-	stopPause = 50 * time.Millisecond
-)
-
 // Stop implements fleet.Sandboxes.
 func (s *Sandboxes) Stop(ctx context.Context, id fleet.SandboxID, reason fleet.TaskReason, grace time.Duration) error {
 	b, err := s.find(id)
 	if err != nil {
 		return fmt.Errorf("stop: %w", err)
 	}
-	for n := 0; ; n++ {
-		err = b.session.Stop(ctx, reason, grace)
-		if n > 0 && errors.Is(err, fleet.ErrNotFound) {
-			return nil // the one before was told on the next connection, and obeyed
-		}
-		if !errors.Is(err, fleet.ErrUnavailable) || n == stopTries || ctx.Err() != nil {
-			break
-		}
-		time.Sleep(stopPause)
-	}
-	if err != nil {
+	if err := b.session.Stop(ctx, reason, grace); err != nil {
 		return fmt.Errorf("stop sandbox %s: %w", id, err)
 	}
 	return nil

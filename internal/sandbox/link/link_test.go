@@ -418,3 +418,24 @@ func TestStopIsRepeatedAfterAReconnect(t *testing.T) {
 		}
 	})
 }
+
+// A connection that breaks under the request: the claim repeats it on the next
+// one, the runner obeys and is gone before Stop looks again.
+func TestStopOfASandboxThatEndsMeanwhile(t *testing.T) {
+	bubble(t, func(t *testing.T, p *pipes, s *link.Session) {
+		sink := &recorder{}
+		r := claimed(t, p, s, sink)
+		_ = r.pc.Close()
+		synctest.Wait()
+		res := make(chan error, 1)
+		go func() { res <- s.Stop(t.Context(), fleet.ReasonCancelled, time.Second) }()
+		synctest.Wait()
+		s.End(errors.New("the machine is gone"))
+		if err := <-res; err != nil {
+			t.Error(err)
+		}
+		if err := s.Stop(t.Context(), fleet.ReasonCancelled, time.Second); !errors.Is(err, fleet.ErrNotFound) {
+			t.Errorf("stop of what has ended: %v", err)
+		}
+	})
+}

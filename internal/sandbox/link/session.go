@@ -184,41 +184,48 @@ func (s *Session) Lost() []string {
 }
 
 // Stop asks the runner to end its task. It waits for a connection where there
-// is none. ErrNotFound when there is no task to stop.
+// is none, and for the next where one breaks under it. ErrNotFound when there
+// was no task to stop; nil when the sandbox ended while it was being asked.
 func (s *Session) Stop(ctx context.Context, reason fleet.TaskReason, grace time.Duration) error {
-	var cn *conn
-	var ref protocol.TaskRef
-	var result error
-	err := s.await(ctx, func() bool {
+	stop := protocol.Stop{Reason: reason, Grace: grace}
+	asked := false // a claim hands the request to its next connection, too
+	var cn, broken *conn
+	for {
+		var result error
+		err := s.await(ctx, func() bool {
+			cn = s.conn
+			switch {
+			case s.ended:
+				result = s.endError()
+				return true
+			case s.claim != nil:
+				stop.TaskRef = s.claim.ref
+				kept := stop
+				s.claim.stop = &kept
+				asked = true
+			case cn == nil:
+			case cn.hello.Task != "":
+				stop.TaskRef = protocol.TaskRef{Task: cn.hello.Task, Fence: cn.hello.Fence}
+			default:
+				result = fmt.Errorf("stop: %w: the sandbox holds no task", fleet.ErrNotFound)
+				return true
+			}
+			return cn != nil && cn != broken
+		})
 		switch {
-		case s.ended:
-			result = s.endError()
-			return true
-		case s.claim != nil:
-			ref = s.claim.ref
-			s.claim.stop = &protocol.Stop{TaskRef: ref, Reason: reason, Grace: grace}
-		case s.conn == nil:
-			return false
-		case s.conn.hello.Task != "":
-			ref = protocol.TaskRef{Task: s.conn.hello.Task, Fence: s.conn.hello.Fence}
-		default:
-			result = fmt.Errorf("stop: %w: the sandbox holds no task", fleet.ErrNotFound)
-			return true
+		case err != nil:
+			return fmt.Errorf("stop: %w: the runner is not connected: %w", fleet.ErrUnavailable, err)
+		case result != nil && asked:
+			return nil
+		case result != nil:
+			return result
 		}
-		cn = s.conn
-		return cn != nil
-	})
-	if err != nil {
-		return fmt.Errorf("stop: %w: the runner is not connected: %w", fleet.ErrUnavailable, err)
+		asked = true
+		if err := cn.pc.Send(protocol.TypeStop, stop); err == nil {
+			return nil
+		}
+		broken = cn
 	}
-	if result != nil {
-		return result
-	}
-	err = cn.pc.Send(protocol.TypeStop, protocol.Stop{TaskRef: ref, Reason: reason, Grace: grace})
-	if err != nil {
-		return fmt.Errorf("stop: %w: %w", fleet.ErrUnavailable, err)
-	}
-	return nil
 }
 
 // punish makes the next connection wait; s.mu is held.

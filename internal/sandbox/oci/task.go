@@ -29,23 +29,11 @@ func (s *Sandboxes) Stop(ctx context.Context, id fleet.SandboxID, reason fleet.T
 	if err != nil {
 		return fmt.Errorf("stop: %w", err)
 	}
-	for try := 0; ; try++ {
-		err = b.session.Stop(ctx, reason, grace)
-		if !errors.Is(err, fleet.ErrUnavailable) || try == stopTries || ctx.Err() != nil {
-			break // a connection that broke just now comes back in a moment
-		}
-		time.Sleep(stopPause)
-	}
-	if err != nil {
+	if err := b.session.Stop(ctx, reason, grace); err != nil {
 		return fmt.Errorf("stop sandbox %s: %w", id, err)
 	}
 	return nil
 }
-
-const (
-	stopTries = 10
-	stopPause = 20 * time.Millisecond
-)
 
 // Exec implements fleet.Sandboxes.
 func (s *Sandboxes) Exec(ctx context.Context, id fleet.SandboxID, r fleet.ExecRequest) (int, error) {
