@@ -64,11 +64,29 @@ type Sandbox struct {
 	Task      TaskID       `json:"task,omitempty"`
 	Fence     int64        `json:"fence,omitempty"` // of the task that claimed it
 	Message   string       `json:"message,omitempty"`
-	CreatedAt time.Time    `json:"createdAt"`
+	// Owner is the consumer that creates, drives and ends it; empty: the
+	// control plane itself does.
+	Owner string `json:"owner,omitempty"`
+	// RunFence is the fence its runner was given, where a take-over has raised
+	// Fence since; 0: Fence.
+	RunFence int64 `json:"runFence,omitempty"`
+	// Order is why its owner shall end it; empty: there is no such order.
+	Order string `json:"order,omitempty"`
+	// Failure is why it never became ready or ended by itself.
+	Failure   TaskReason `json:"failure,omitempty"`
+	CreatedAt time.Time  `json:"createdAt"`
 	ReadyAt   time.Time    `json:"readyAt,omitzero"`
 	ClaimedAt time.Time    `json:"claimedAt,omitzero"`
 	GoneAt    time.Time    `json:"goneAt,omitzero"`
 	Usage     Usage        `json:"usage"`
+}
+
+// HeldFence is the fence in the assignment that its runner holds.
+func (s *Sandbox) HeldFence() int64 {
+	if s.RunFence != 0 {
+		return s.RunFence
+	}
+	return s.Fence
 }
 
 // Assignment is the one message of a claim: the task with its environment and
