@@ -75,10 +75,10 @@ type Sandbox struct {
 	// Failure is why it never became ready or ended by itself.
 	Failure   TaskReason `json:"failure,omitempty"`
 	CreatedAt time.Time  `json:"createdAt"`
-	ReadyAt   time.Time    `json:"readyAt,omitzero"`
-	ClaimedAt time.Time    `json:"claimedAt,omitzero"`
-	GoneAt    time.Time    `json:"goneAt,omitzero"`
-	Usage     Usage        `json:"usage"`
+	ReadyAt   time.Time  `json:"readyAt,omitzero"`
+	ClaimedAt time.Time  `json:"claimedAt,omitzero"`
+	GoneAt    time.Time  `json:"goneAt,omitzero"`
+	Usage     Usage      `json:"usage"`
 }
 
 // HeldFence is the fence in the assignment that its runner holds.
