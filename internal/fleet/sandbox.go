@@ -210,6 +210,13 @@ type Sandboxes interface {
 	Close() error
 }
 
+// Releaser is a Sandboxes that can let go of one sandbox, which another process
+// drives from then on: its sink hears nothing more, and it can be adopted
+// again. Releasing what is not held is no error.
+type Releaser interface {
+	Release(ctx context.Context, id SandboxID) error
+}
+
 // Hurrier is a Sandboxes that can be told what its starts are for. While tasks
 // wait for a sandbox it starts as many at once as it can; otherwise it leaves
 // room on the machine for the tasks that start from what is ready. A fresh one
