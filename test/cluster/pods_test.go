@@ -22,6 +22,7 @@ import (
 type podWatch struct {
 	mu      sync.Mutex
 	created map[string]int            // by role
+	of      map[string]int            // sandboxes created, by template
 	names   map[string]int            // sandboxes by name: how often created
 	deleted map[string]*corev1.Pod    // sandboxes as they were when they went
 	peak    int                       // most sandboxes at once
@@ -31,7 +32,7 @@ type podWatch struct {
 
 func watchPods(t *testing.T, c *kubetest.Cluster, ns string) *podWatch {
 	t.Helper()
-	p := &podWatch{created: map[string]int{}, names: map[string]int{}, deleted: map[string]*corev1.Pod{}, now: map[string]bool{}, states: map[string]map[string]int{}}
+	p := &podWatch{created: map[string]int{}, of: map[string]int{}, names: map[string]int{}, deleted: map[string]*corev1.Pod{}, now: map[string]bool{}, states: map[string]map[string]int{}}
 	f := informers.NewSharedInformerFactoryWithOptions(c.Client, 0, informers.WithNamespace(ns))
 	inf := f.Core().V1().Pods().Informer()
 	_, err := inf.AddEventHandler(cache.ResourceEventHandlerFuncs{
@@ -63,6 +64,7 @@ func (p *podWatch) add(pod *corev1.Pod) {
 	p.created[role]++
 	if role == kube.RoleSandbox {
 		p.names[pod.Name]++
+		p.of[pod.Labels[kube.LabelTemplate]]++
 		p.now[pod.Name] = true
 		p.peak = max(p.peak, len(p.now))
 	}
@@ -93,6 +95,13 @@ func (p *podWatch) counts() (sandboxes, seats, peak int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.created[kube.RoleSandbox], p.created[kube.RoleSeat], p.peak
+}
+
+// ofTemplate is how many sandboxes of a template were created so far.
+func (p *podWatch) ofTemplate(name string) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.of[name]
 }
 
 // twice lists sandboxes that were created more than once.
