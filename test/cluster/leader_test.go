@@ -14,6 +14,7 @@ import (
 // Two replicas on one PostgreSQL: the leader is killed in the middle of a
 // burst; the other one leads within 15 s, and nothing is done twice.
 func TestLeaderIsKilled(t *testing.T) {
+	t.Parallel()
 	w := setUp(t, options{group: kubetest.GroupOptions{Min: 2}})
 	store := newDatabase(t)
 	w.apply("agents", w.fleetSpec("capacity: {sandboxes: {min: 3, max: 16}}"))

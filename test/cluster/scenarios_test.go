@@ -15,6 +15,7 @@ import (
 // Nodes boot for tasks that wait; each task runs once, in a sandbox of its
 // own, on a node of the group; when the fleet is deleted nothing is left.
 func TestFromNothing(t *testing.T) {
+	t.Parallel()
 	w := setUp(t, options{})
 	w.apply("agents", w.fleetSpec(""))
 	p := w.plane("serve", "").start()
@@ -46,6 +47,7 @@ func TestFromNothing(t *testing.T) {
 
 // A burst brings nodes, its end returns them; no busy sandbox is ever deleted.
 func TestBurstDrainNight(t *testing.T) {
+	t.Parallel()
 	w := setUp(t, options{inProcess: true, group: kubetest.GroupOptions{ScaleDown: 2 * time.Second}})
 	w.apply("agents", w.fleetSpec("capacity: {sandboxes: {min: 2, max: 120}}\nscaling: {holdWarm: 1s}\nobjective: {startP99: 60s}"))
 	p := w.plane("serve", "").start()
@@ -68,6 +70,7 @@ func TestBurstDrainNight(t *testing.T) {
 
 // The node of running tasks is lost: they run again elsewhere.
 func TestNodeLost(t *testing.T) {
+	t.Parallel()
 	w := setUp(t, options{})
 	w.apply("agents", w.fleetSpec("capacity: {sandboxes: {min: 0, max: 16}}"))
 	p := w.plane("serve", "").start()
@@ -105,6 +108,7 @@ func TestNodeLost(t *testing.T) {
 // An image that cannot be pulled opens the breaker: few pods are created, the
 // reason is on record, and other templates go on.
 func TestImageThatCannotBePulled(t *testing.T) {
+	t.Parallel()
 	w := setUp(t, options{group: kubetest.GroupOptions{Min: 1}})
 	w.apply("agents", w.fleetSpec(strings.ReplaceAll(`
 templates:
@@ -132,6 +136,7 @@ templates:
 // The control plane is killed again and again while it applies: every task
 // succeeds once, no sandbox is created twice, and nothing is left in the end.
 func TestKilledMidApply(t *testing.T) {
+	t.Parallel()
 	w := setUp(t, options{})
 	w.apply("agents", w.fleetSpec("capacity: {sandboxes: {min: 3, max: 40}}"))
 	p := w.plane("serve", "").start()
@@ -157,6 +162,7 @@ func TestKilledMidApply(t *testing.T) {
 
 // A rollout of the control plane does not hurt what runs.
 func TestRollout(t *testing.T) {
+	t.Parallel()
 	w := setUp(t, options{group: kubetest.GroupOptions{Min: 1}})
 	w.apply("agents", w.fleetSpec("capacity: {sandboxes: {min: 2, max: 8}}"))
 	p := w.plane("serve", "").start()
@@ -189,7 +195,7 @@ func TestAPIServerAway(t *testing.T) {
 	p.submit("agents", "before", 10, "sleep 3")
 	time.Sleep(time.Second)
 	w.c.StopAPIServer()
-	away := 15 * time.Second
+	away := 12 * time.Second
 	if slow() {
 		away = time.Minute
 	}
@@ -208,6 +214,7 @@ func TestAPIServerAway(t *testing.T) {
 
 // 1,000 sandboxes on 125 nodes, or 200 on 25.
 func TestMany(t *testing.T) {
+	t.Parallel()
 	n := 200
 	if slow() {
 		n = 1000
@@ -217,7 +224,7 @@ func TestMany(t *testing.T) {
 	p := w.plane("serve", "").start()
 	p.ready("agents")
 	begin := time.Now()
-	p.submit("agents", "many", n, "sleep 20")
+	p.submit("agents", "many", n, "sleep 10")
 	w.until(5*time.Minute, "all run at once", func() error {
 		running := 0
 		for _, v := range p.mustTasks("agents") {
@@ -242,12 +249,13 @@ func TestMany(t *testing.T) {
 
 // A pod of others on a node for agents is seen and named.
 func TestDedicatedNodesAreWatched(t *testing.T) {
+	t.Parallel()
 	w := setUp(t, options{group: kubetest.GroupOptions{Min: 1}})
 	w.apply("agents", w.fleetSpec(""))
 	p := w.plane("serve", "").start()
 	p.ready("agents")
 	stranger := &corev1.Pod{Spec: corev1.PodSpec{
-		NodeName: w.group.Nodes()[0], Containers: []corev1.Container{{Name: "db", Image: "example.test/db:1"}},
+		NodeName: w.group.Nodes()[0], Containers: []corev1.Container{{Name: "db", Image: "example.test/db:1", Command: []string{"sleep", "600"}}},
 		Tolerations: []corev1.Toleration{{Key: kube.TaintDedicated, Operator: corev1.TolerationOpExists}},
 	}}
 	stranger.Name = "production-database"

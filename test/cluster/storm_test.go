@@ -111,6 +111,7 @@ func kubeconfigFor(t *testing.T, server string) string {
 // A third of all requests is refused for a while: nothing is lost, nothing is
 // done twice.
 func TestConflictsAndThrottling(t *testing.T) {
+	t.Parallel()
 	w := setUp(t, options{inProcess: true, group: kubetest.GroupOptions{Min: 1, ScaleDown: 2 * time.Second}})
 	s, kubeconfig := newStorm(t, w.c.Config, 7)
 	w.apply("agents", w.fleetSpec("capacity: {sandboxes: {min: 2, max: 40}}"))
@@ -137,6 +138,7 @@ func TestConflictsAndThrottling(t *testing.T) {
 
 // A steady fleet writes nothing to the API server.
 func TestSteadyFleetWritesNothing(t *testing.T) {
+	t.Parallel()
 	w := setUp(t, options{inProcess: true, group: kubetest.GroupOptions{Min: 3}})
 	s, kubeconfig := newStorm(t, w.c.Config, 1)
 	w.apply("agents", w.fleetSpec("capacity: {sandboxes: {min: 20, max: 40}}"))
