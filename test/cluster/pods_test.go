@@ -28,9 +28,10 @@ type podWatch struct {
 	peak    int                       // most sandboxes at once
 	now     map[string]bool           // sandboxes
 	states  map[string]map[string]int // name -> state label -> times seen
+	first   chan time.Time            // takes when the next sandbox was created; nil: nobody waits
 }
 
-func watchPods(t *testing.T, c *kubetest.Cluster, ns string) *podWatch {
+func watchPods(t testing.TB, c *kubetest.Cluster, ns string) *podWatch {
 	t.Helper()
 	p := &podWatch{created: map[string]int{}, of: map[string]int{}, names: map[string]int{}, deleted: map[string]*corev1.Pod{}, now: map[string]bool{}, states: map[string]map[string]int{}}
 	f := informers.NewSharedInformerFactoryWithOptions(c.Client, 0, informers.WithNamespace(ns))
@@ -67,6 +68,10 @@ func (p *podWatch) add(pod *corev1.Pod) {
 		p.of[pod.Labels[kube.LabelTemplate]]++
 		p.now[pod.Name] = true
 		p.peak = max(p.peak, len(p.now))
+		if p.first != nil {
+			p.first <- time.Now()
+			p.first = nil
+		}
 	}
 }
 
@@ -88,6 +93,15 @@ func (p *podWatch) remove(pod *corev1.Pod) {
 		p.deleted[pod.Name] = pod
 		delete(p.now, pod.Name)
 	}
+}
+
+// next takes the time at which the next sandbox is created.
+func (p *podWatch) next() <-chan time.Time {
+	c := make(chan time.Time, 1)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.first = c
+	return c
 }
 
 // counts are how many sandboxes and seats were created so far.

@@ -68,7 +68,7 @@ func slow() bool { return os.Getenv("MUSTER_SLOW_TESTS") == "1" }
 // world is a namespace of the cluster with a node group, and the control
 // planes that were started for it.
 type world struct {
-	t     *testing.T
+	t     testing.TB
 	c     *kubetest.Cluster
 	ns    string
 	group *kubetest.NodeGroup
@@ -85,7 +85,7 @@ type options struct {
 
 // setUp makes a world: the CRD, a namespace, a node group whose nodes carry the
 // label pool=<namespace> and the taint of dedicated nodes, and a kubelet.
-func setUp(t *testing.T, o options) *world {
+func setUp(t testing.TB, o options) *world {
 	t.Helper()
 	c := kubetest.Start(t)
 	if err := build(); err != nil {

@@ -57,10 +57,12 @@ func (p *pod) execute(ctx context.Context, c *corev1.Container, v *volumes, star
 	}
 	select {
 	case <-ctx.Done():
-		for _, pid := range descendants(child.cmd.Process.Pid) {
+		// The first process goes first: it must not get to tell of the others.
+		below := descendants(child.cmd.Process.Pid)
+		child.kill()
+		for _, pid := range below {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
-		child.kill()
 		return 137, nil
 	case <-child.done:
 	}
