@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -53,6 +54,9 @@ func (w *world) settled(p *plane, s *storm, warm int) int {
 		var f v1alpha1.FleetView
 		if _, err := p.api("GET", "agents", "/v1/fleet", nil, &f); err != nil {
 			return err
+		}
+		if len(f.Pools) == 0 {
+			return errors.New("nothing was decided yet")
 		}
 		ready = f.Pools[0].Ready
 		if n := s.writes.Load(); n != last || ready < warm || f.Pools[0].Starting > 0 {
@@ -176,7 +180,7 @@ func benchmarkSustained(b *testing.B) {
 
 // benchmarkSteady: 20 s of a fleet that nothing happens to.
 func benchmarkSteady(b *testing.B) {
-	w, p, s := stage(b, 50, 100)
+	w, p, s := stage(b, 50, 50)
 	w.until(2*time.Minute, "ten seconds without a write", func() error {
 		n := s.writes.Load()
 		time.Sleep(10 * time.Second)
@@ -187,6 +191,9 @@ func benchmarkSteady(b *testing.B) {
 	})
 	wrote, used := s.writes.Load(), p.ticks()
 	time.Sleep(20 * time.Second)
+	if n := s.writes.Load() - wrote; n > 0 {
+		b.Logf("the last of %d writes: %v", n, s.last())
+	}
 	b.ReportMetric(float64(s.writes.Load()-wrote), "writes")
 	b.ReportMetric(float64(p.ticks()-used)/20, "cpu-%") // a tick is 10 ms
 	b.ReportMetric(0, "ns/op")

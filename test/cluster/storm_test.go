@@ -156,7 +156,7 @@ func TestSteadyFleetWritesNothing(t *testing.T) {
 	t.Parallel()
 	w := setUp(t, options{inProcess: true, group: kubetest.GroupOptions{Min: 3}})
 	s, kubeconfig := newStorm(t, w.c.Config, 1)
-	w.apply("agents", w.fleetSpec("capacity: {sandboxes: {min: 20, max: 40}}"))
+	w.apply("agents", w.fleetSpec("capacity: {sandboxes: {min: 20, max: 20}}"))
 	p := w.plane("serve", kubeconfig).start()
 	p.ready("agents")
 	last, since := int64(-1), time.Now()
