@@ -26,11 +26,11 @@ type KubeletOptions struct {
 	// name: a container whose command is muster-runner, in whatever directory,
 	// or that has no command, runs it. Empty: InProcess.
 	Runner string
-	// InProcess is called instead of the first container, after the token of
-	// the pod was put where MUSTER_IDENTITY says, and runs until the context
-	// ends (the pod is deleted) or it returns the exit code. env is what the
-	// container would see, with paths of this machine. Nil, and no Runner: pods
-	// are ready and do nothing.
+	// InProcess is called instead of the first container of a pod that has the
+	// variable MUSTER_IDENTITY, after the token of the pod was put where that
+	// says, and runs until the context ends (the pod is deleted) or it returns
+	// the exit code. env is what the container would see, with paths of this
+	// machine. Nil, and no Runner: pods are ready and do nothing.
 	InProcess func(ctx context.Context, env map[string]string) int
 	// Startup is how long a pod takes from its node to its first container.
 	Startup time.Duration

@@ -53,7 +53,7 @@ func (p *pod) run(ctx context.Context) {
 	switch first := &p.spec.Spec.Containers[0]; {
 	case p.o.Runner != "":
 		code, err = p.execute(ctx, first, volumes, ready)
-	case p.o.InProcess != nil:
+	case p.o.InProcess != nil && p.environment(first, volumes)["MUSTER_IDENTITY"] != "":
 		ready()
 		code = p.o.InProcess(ctx, p.environment(first, volumes))
 	default:
