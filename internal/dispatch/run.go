@@ -53,7 +53,7 @@ func (r *run) start(box fleet.Sandbox) {
 		return
 	}
 	now := d.Clock()
-	t, err := d.Records.ClaimSandbox(d.base, r.box, r.lease, LaunchOf(box.ReadyAt, r.task.DueAt), now)
+	t, err := d.Records.ClaimSandbox(d.base, r.lease, fleet.Claim{Sandbox: r.box, Launch: LaunchOf(box.ReadyAt, r.task.DueAt), At: now, Owner: box.Owner})
 	if err != nil {
 		r.end()
 		d.Registry.release(r.box)

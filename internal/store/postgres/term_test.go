@@ -29,7 +29,7 @@ func testOldLeader(t *testing.T, s *servers.Postgres) {
 	first := lead(t, old)
 	box := ready(t, old)
 	held := lease(t, old, "p", 1)[0]
-	if _, err := old.ClaimSandbox(ctx, box, held.Lease, fleet.LaunchWarm, time.Now()); err != nil {
+	if _, err := old.ClaimSandbox(ctx, held.Lease, fleet.Claim{Sandbox: box, Launch: fleet.LaunchWarm, At: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
 	unclaimed := lease(t, old, "p", 1)[0]
@@ -48,7 +48,7 @@ func testOldLeader(t *testing.T, s *servers.Postgres) {
 			return old.PutSandbox(ctx, fleet.Sandbox{Spec: fleet.SandboxSpec{ID: box}, State: fleet.SandboxGone})
 		},
 		"claim sandbox": func() error {
-			_, err := old.ClaimSandbox(ctx, spare, unclaimed.Lease, fleet.LaunchWarm, time.Now())
+			_, err := old.ClaimSandbox(ctx, unclaimed.Lease, fleet.Claim{Sandbox: spare, Launch: fleet.LaunchWarm, At: time.Now()})
 			return err
 		},
 		"put setting": func() error { return old.PutSetting(ctx, "planner", []byte("old")) },

@@ -110,7 +110,7 @@ func (m *machine) claim(rt *rapid.T) {
 	}
 	m.sandboxes[sb.Spec.ID] = fleet.SandboxReady
 	t := m.held(l)
-	_, err := m.sub.Store.ClaimSandbox(m.ctx, sb.Spec.ID, l, fleet.LaunchWarm, m.now())
+	_, err := m.sub.Store.ClaimSandbox(m.ctx, l, fleet.Claim{Sandbox: sb.Spec.ID, Launch: fleet.LaunchWarm, At: m.now()})
 	if t != nil && t.state.Active() {
 		if !errors.Is(err, fleet.ErrConflict) {
 			rt.Fatalf("second claim: %v", err)

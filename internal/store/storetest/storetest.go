@@ -169,7 +169,7 @@ func (f *fixture) ready(pool fleet.PoolKey) fleet.Sandbox {
 func (f *fixture) claim(pool fleet.PoolKey) (fleet.Delivery, fleet.Sandbox) {
 	f.Helper()
 	d, sb := f.lease(pool), f.ready(pool)
-	if _, err := f.s.ClaimSandbox(f.ctx, sb.Spec.ID, d.Lease, fleet.LaunchWarm, time.Now()); err != nil {
+	if _, err := f.s.ClaimSandbox(f.ctx, d.Lease, fleet.Claim{Sandbox: sb.Spec.ID, Launch: fleet.LaunchWarm, At: time.Now()}); err != nil {
 		f.Fatal(err)
 	}
 	return d, sb
