@@ -48,7 +48,7 @@ const (
 	RoleSandbox  = "sandbox"  // a pod, or a claim, that carries one task
 	RoleSeat     = "seat"     // a pod that brings or holds a node
 	RoleControl  = "control"  // the control plane itself
-	RoleConsumer = "consumer" // a part of it that carries the sandboxes of one fleet
+	RoleConsumer = "consumer" // a process that drives sandboxes for the control plane
 )
 
 // Group is the API group of Muster's own resources.
