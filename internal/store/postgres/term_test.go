@@ -47,6 +47,11 @@ func testOldLeader(t *testing.T, s *servers.Postgres) {
 		"put sandbox": func() error {
 			return old.PutSandbox(ctx, fleet.Sandbox{Spec: fleet.SandboxSpec{ID: box}, State: fleet.SandboxGone})
 		},
+		"swap sandbox": func() error {
+			return old.SwapSandbox(ctx, fleet.Sandbox{Spec: fleet.SandboxSpec{ID: spare}, State: fleet.SandboxDraining}, fleet.SandboxReady, "")
+		},
+		"take over sandbox": func() error { _, _, err := old.TakeOver(ctx, box, "", "a"); return err },
+		"delete consumer":   func() error { return old.DeleteConsumer(ctx, "a") },
 		"claim sandbox": func() error {
 			_, err := old.ClaimSandbox(ctx, unclaimed.Lease, fleet.Claim{Sandbox: spare, Launch: fleet.LaunchWarm, At: time.Now()})
 			return err
