@@ -22,7 +22,7 @@ type Engine struct {
 	read     map[string]fleet.QueueStats // last good reading of each queue
 	leasing  chan struct{}               // the dispatcher's share of the queue's wakes
 	slots    chan struct{}               // one for every start under way
-	events   *scribe
+	events   *dispatch.Scribe
 	wg       sync.WaitGroup
 
 	decider plan.Decider    // the loop's own
@@ -75,7 +75,7 @@ func New(c Config) (*Engine, error) {
 		pools: map[fleet.PoolKey]*poolMemory{}, said: map[fleet.PoolKey]said{},
 		ending: map[fleet.SandboxID]bool{}, drawn: map[fleet.SandboxID]time.Time{}, state: &plan.State{},
 	}
-	e.events = newScribe(c.Store, c.Logger)
+	e.events = dispatch.NewScribe(c.Store, c.Logger)
 	e.dispatch = dispatch.New(dispatch.Config{
 		Tasks: c.Store, Records: c.Store, Journal: e.events, Queue: sharedQueue{c.Queue, e.leasing},
 		Archive: c.Archive, Sandboxes: c.Sandboxes, Secrets: c.Secrets, Registry: e.registry,
@@ -133,8 +133,8 @@ func (e *Engine) Run(ctx context.Context) error {
 	if err := e.load(ctx); err != nil {
 		return err
 	}
-	go e.events.run(context.WithoutCancel(ctx))
-	defer e.events.close() // after everything that writes events has ended
+	go e.events.Run(context.WithoutCancel(ctx))
+	defer e.events.Close() // after everything that writes events has ended
 	r, err := e.dispatch.Recover(ctx)
 	if err != nil {
 		if ctx.Err() != nil {

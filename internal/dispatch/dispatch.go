@@ -109,6 +109,37 @@ func (d *Dispatcher) Halt() {
 	d.mu.Unlock()
 }
 
+// Resume ends Halt.
+func (d *Dispatcher) Resume() {
+	d.mu.Lock()
+	d.halt = false
+	d.mu.Unlock()
+	d.Registry.poke()
+}
+
+// Yield lets go of a sandbox that is another's by now, and of the task in it;
+// both go on. It waits until nothing of them is called here any more.
+func (d *Dispatcher) Yield(ctx context.Context, id fleet.SandboxID) {
+	for _, r := range d.all() {
+		if r.box == id {
+			r.end()
+			d.drop(r)
+		}
+	}
+	d.Registry.Forget(id)
+	if err := letGo(ctx, d.Sandboxes, id); err != nil {
+		d.Logger.Warn("cannot let go of a sandbox that is another's", "sandbox", id, "error", err)
+	}
+}
+
+// Hear ends the run of a task, if there is one, whose cancellation was asked
+// for in another process.
+func (d *Dispatcher) Hear(t fleet.Task) {
+	if r := d.find(t.ID); r != nil {
+		r.cancel(t.CancelBy)
+	}
+}
+
 // Active counts the tasks that run; one that ended does not count even while
 // its sandbox is still being removed.
 func (d *Dispatcher) Active() int {
