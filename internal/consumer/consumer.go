@@ -14,13 +14,8 @@ import (
 )
 
 const (
-	// Silence is after how long a consumer that tells nothing counts as dead.
-	Silence = 15 * time.Second
-	// SettingHalt is "1" while no consumer shall lease anything.
-	SettingHalt = "consumers.halt"
-
 	beatEvery  = 3 * time.Second
-	asideAfter = 12 * time.Second // before Silence
+	asideAfter = 12 * time.Second // before fleet.ConsumerSilence
 	lookEvery  = time.Second
 	callTime   = 5 * time.Second // one call of the store
 	takes      = 32              // sandboxes being taken over at once
@@ -207,7 +202,7 @@ func (o *Consumer) beat(ctx context.Context) {
 			return
 		}
 	}
-	halt, err := o.c.Store.Setting(ctx, SettingHalt)
+	halt, err := o.c.Store.Setting(ctx, fleet.SettingConsumersHalt)
 	if err == nil && !o.leaving {
 		if h := string(halt) == "1"; h != o.halted {
 			o.halted = h

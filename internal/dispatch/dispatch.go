@@ -55,6 +55,7 @@ type Dispatcher struct {
 	cancelled map[fleet.TaskID]string
 	wg        sync.WaitGroup
 	halt      bool // lease nothing more
+	drives    bool // Run has begun: tasks are claimed here
 }
 
 // New returns a Dispatcher; Run starts it.
@@ -87,6 +88,9 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	defer extend.Stop()
 	defer d.wg.Wait()
 	defer d.stop()
+	d.mu.Lock()
+	d.drives = true
+	d.mu.Unlock()
 	d.wg.Go(func() { d.sample(d.base) })
 	for {
 		d.leaseAll(ctx)
@@ -216,7 +220,7 @@ func (d *Dispatcher) Cancel(ctx context.Context, id fleet.TaskID, by string) (fl
 	}
 	d.mu.Lock()
 	r := d.runs[id]
-	if r == nil && t.State.Active() {
+	if r == nil && t.State.Active() && d.drives {
 		d.cancelled[id] = by // its run hears of it
 	}
 	d.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"muster.dev/muster/internal/fleet"
 )
@@ -179,6 +180,16 @@ func leaseOf(t fleet.Task) fleet.Lease {
 
 // tasks deals with active tasks whose sandbox is not even on record.
 func (c *recovery) tasks(ctx context.Context) error {
+	return c.each(ctx, func(t fleet.Task) error {
+		if !c.held[t.ID] {
+			c.lose(t, t.Sandbox)
+		}
+		return nil
+	})
+}
+
+// each calls f with every active task.
+func (c *recovery) each(ctx context.Context, f func(fleet.Task) error) error {
 	var before fleet.TaskID
 	for {
 		page, err := c.d.Tasks.Tasks(ctx, fleet.TaskFilter{
@@ -193,9 +204,28 @@ func (c *recovery) tasks(ctx context.Context) error {
 		}
 		for _, t := range page {
 			before = t.ID
-			if !c.held[t.ID] {
-				c.lose(t, t.Sandbox)
+			if err := f(t); err != nil {
+				return err
 			}
 		}
 	}
+}
+
+// LoseOrphans deals with active tasks whose sandbox is not on record, or gone,
+// for longer than the given time: they are tried again. It is for a process
+// that drives no sandboxes itself.
+func (d *Dispatcher) LoseOrphans(ctx context.Context, after time.Duration) error {
+	c := &recovery{d: d, held: map[fleet.TaskID]bool{}, after: "its consumer"}
+	return c.each(ctx, func(t fleet.Task) error {
+		s, err := d.Records.Sandbox(ctx, t.Sandbox)
+		switch {
+		case err == nil && (s.State != fleet.SandboxGone || d.Clock().Sub(s.GoneAt) < after), d.Clock().Sub(t.ClaimedAt) < after:
+		case err != nil && !errors.Is(err, fleet.ErrNotFound):
+			return fmt.Errorf("read the sandbox of task %s: %w", t.ID, err)
+		default:
+			c.lose(t, t.Sandbox)
+			return d.Archive.EndLog(t.ID, t.Attempt)
+		}
+		return nil
+	})
 }
