@@ -26,7 +26,7 @@ type Plane struct {
 
 // Consumers is how the consumers of a fleet are, and how many there should be.
 type Consumers struct {
-	Wanted int
+	Wanted int // 0: not known yet, so they stay as they are
 	Reason string // why as many
 	Live   int    // that told of late
 }
@@ -78,6 +78,10 @@ func (k *keeper) deploy(ctx context.Context, c *Consumers) {
 	want := int32(0)
 	if c != nil {
 		want = int32(c.Wanted)
+	}
+	if c != nil && want == 0 {
+		d.absent = false
+		return
 	}
 	uid := k.seen.GetUID()
 	if now.Before(d.again) && want == d.wanted && uid == d.uid || c == nil && d.absent {
@@ -175,6 +179,8 @@ func (k *keeper) consumersReady(c *Consumers) (ready bool, is, wrong Problem) {
 			wrong.Reason = "NotOurs"
 		}
 		return false, wrong, wrong
+	case c.Wanted == 0:
+		return false, Problem{"Starting", "how many consumers there should be is not known yet"}, Problem{}
 	case c.Live < c.Wanted:
 		text := fmt.Sprintf("%d of %d consumers are there", c.Live, c.Wanted)
 		if k.op.plane.Pod == "" {

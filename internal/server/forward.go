@@ -30,9 +30,6 @@ type Forwarding struct {
 // again.
 const headerForwarded = "Muster-Forwarded"
 
-// silence is after how long an owner that tells nothing is not asked any more.
-const silence = 15 * time.Second
-
 // tellTime bounds how long a cancellation waits for the owner, which hears of it
 // from the store, too.
 const tellTime = time.Second
@@ -83,7 +80,7 @@ func (s *Server) ownerOf(ctx context.Context, id string) (fleet.Task, fleet.Cons
 		return t, fleet.Consumer{}, err
 	}
 	for _, c := range all {
-		if c.Name == b.Owner && c.Age < silence && c.Address != "" {
+		if c.Name == b.Owner && c.Age < fleet.ConsumerSilence && c.Address != "" {
 			return t, c, nil
 		}
 	}
