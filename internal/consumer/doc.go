@@ -1,5 +1,5 @@
 // Package consumer is one of several processes that run a fleet's tasks, beside
-// the control plane that sizes it (layer L3).
+// the control plane that sizes it (layer L2).
 //
 //	leader:   observe ─▶ decide ─▶ journal ─▶ orders, in the records of sandboxes
 //	consumer: orders ─▶ create, lease, claim, run, settle, destroy
