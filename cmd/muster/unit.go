@@ -37,6 +37,7 @@ type unitConfig struct {
 	token    string
 	hosts    []string // names the API is reached by
 	parallel int
+	forward  *server.Forwarding // to the fleet's consumers; nil: it has none
 	log      *slog.Logger
 }
 
@@ -87,6 +88,7 @@ func openUnit(ctx context.Context, c unitConfig) (_ *unit, err error) {
 	u.server, err = server.New(server.Config{
 		Store: c.store, Archive: c.archive, Engine: u.control, Fleet: u.now.Load, Hosts: c.hosts,
 		Token: c.token, Version: version(), Logger: c.log, Ready: u.isReady, Registry: u.registry,
+		Forward: c.forward,
 	})
 	if err != nil {
 		return nil, err
@@ -109,7 +111,7 @@ func (u *unit) loop() (control.Config, error) {
 	return control.Config{
 		Store: u.store, Archive: u.archive, Secrets: forTasks{u.secrets, u.fleet.Spec.Webhooks.Secret},
 		Spec: spec, Variant: v1alpha1.Variant, Logger: u.log, Consumer: fmt.Sprintf("muster/%d", os.Getpid()),
-		Visibility: visibility, ParallelStarts: u.parallel,
+		Visibility: visibility, ParallelStarts: u.parallel, Consumers: u.fleet.Spec.HasConsumers(),
 	}, nil
 }
 
