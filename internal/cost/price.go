@@ -71,7 +71,7 @@ func (a *amount) add(perHour Micro, d time.Duration) {
 // micro rounds down to whole micro-USD.
 func (a amount) micro() Micro {
 	q, _ := bits.Div64(a.hi, a.lo, uint64(time.Hour)) // hi < 3.6e12: see MaxPerHour
-	return Micro(q)                                  //nolint:gosec // bounded by MaxPerHour over 290 years
+	return Micro(q)                                   //nolint:gosec // bounded by MaxPerHour over 290 years
 }
 
 // over adds what the stretch [from, to) costs.
