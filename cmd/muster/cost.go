@@ -66,7 +66,7 @@ hour a row, at most 31 days.`,
 	}
 	f := c.Flags()
 	f.StringVar(&q.By, "by", "", "split `by` tenant, team, project, template, task, node, hour or label:KEY")
-	f.StringVar(&since, "since", "", "since `when`: 24h, 2026-03-01, or RFC 3339 (default: 30 days ago)")
+	f.StringVar(&since, "since", "", "since `when`: 24h, 2026-03-01, or RFC 3339 (default: 30 days ago; by task at most 31)")
 	f.StringVar(&until, "until", "", "until `when`: 1h, 2026-04-01, or RFC 3339 (default: now)")
 	f.IntVar(&q.Fixed, "fixed", 0, "compare with a fixed fleet of this `many` nodes, too")
 	f.StringVar(&q.OffHours, "off-hours", "", "tell the saving in these `hours` of the day, as 20:00-07:00")

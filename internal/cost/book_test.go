@@ -62,7 +62,7 @@ func TestBooks(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		a, b := drawBook(t), drawBook(t)
 		got := NewBook()
-		if err := got.MergeEncoded(a.Encode()); err != nil {
+		if err := got.MergeEncoded(a.Encode(), true); err != nil {
 			t.Fatal(err)
 		}
 		if d := cmp.Diff(a, got); d != "" {
@@ -71,7 +71,7 @@ func TestBooks(t *testing.T) {
 		if !bytes.Equal(a.Encode(), got.Encode()) {
 			t.Fatal("the same book is written in two ways")
 		}
-		if err := got.MergeEncoded(b.Encode()); err != nil {
+		if err := got.MergeEncoded(b.Pack(), true); err != nil {
 			t.Fatal(err)
 		}
 		merged := a.Total() + b.Total()
@@ -106,9 +106,10 @@ func FuzzBook(f *testing.F) {
 	b := NewBook()
 	b.Charge(Key{Cause: CauseTask, Pool: "p"}, Entry{From: at(0), Node: "n", Amount: 5})
 	f.Add(b.Encode())
+	f.Add(b.Pack())
 	f.Fuzz(func(t *testing.T, content []byte) {
 		b := NewBook()
-		if err := b.MergeEncoded(content); err != nil && !errors.Is(err, fleet.ErrCorrupt) {
+		if err := b.MergeEncoded(content, true); err != nil && !errors.Is(err, fleet.ErrCorrupt) {
 			t.Fatal(err)
 		}
 	})

@@ -1,16 +1,25 @@
 package cost
 
 import (
+	"bytes"
+	"compress/flate"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 
 	"muster.dev/muster/internal/fleet"
 )
 
-// bookVersion is the first byte of an encoded book.
-const bookVersion = 1
+// The first byte of an encoded book.
+const (
+	bookVersion = 1
+	bookPacked  = 2 // the same, deflated
+)
+
+// maxBook bounds a book that was deflated, in bytes.
+const maxBook = 64 << 20
 
 // writer writes numbers, and texts as numbers of a list.
 type writer struct {
@@ -64,6 +73,23 @@ func (b *Book) Encode() []byte {
 		out = append(binary.AppendUvarint(out, uint64(len(t))), t...)
 	}
 	return append(out, w.body...)
+}
+
+// Pack is Encode, deflated: for the many books that are seldom read.
+func (b *Book) Pack() []byte {
+	var out bytes.Buffer
+	out.WriteByte(bookPacked)
+	w, err := flate.NewWriter(&out, flate.BestSpeed)
+	if err == nil {
+		_, err = w.Write(b.Encode())
+	}
+	if err == nil {
+		err = w.Close()
+	}
+	if err != nil { // memory cannot be written to: never
+		return b.Encode()
+	}
+	return out.Bytes()
 }
 
 // reader reads what writer wrote; after the first mistake it reads zeros.
@@ -129,9 +155,17 @@ func (r *reader) list() {
 	}
 }
 
-// MergeEncoded adds an encoded book's charges. ErrCorrupt where it is none; the
-// book may then have a part of it.
-func (b *Book) MergeEncoded(content []byte) error {
+// MergeEncoded adds an encoded book's charges, its nodes only where they are
+// wanted: there are many. ErrCorrupt where it is none; the book may then have a
+// part of it.
+func (b *Book) MergeEncoded(content []byte, nodes bool) error {
+	if len(content) > 0 && content[0] == bookPacked {
+		plain, err := io.ReadAll(io.LimitReader(flate.NewReader(bytes.NewReader(content[1:])), maxBook))
+		if err != nil {
+			return fmt.Errorf("a book of the ledger is damaged: %w: %w", fleet.ErrCorrupt, err)
+		}
+		content = plain
+	}
 	if len(content) == 0 || content[0] != bookVersion {
 		return fmt.Errorf("a book of the ledger is of an unknown form: %w", fleet.ErrCorrupt)
 	}
@@ -151,7 +185,9 @@ func (b *Book) MergeEncoded(content []byte) error {
 	}
 	for range r.count() {
 		k := NodeKey{fleet.NodeID(r.text()), Cause(r.text())}
-		b.Nodes[k] += Micro(r.number())
+		if m := Micro(r.number()); nodes {
+			b.Nodes[k] += m
+		}
 	}
 	for range r.count() {
 		at := r.number()

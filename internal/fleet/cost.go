@@ -4,7 +4,7 @@ import "time"
 
 // CostQuery asks what a fleet has cost.
 type CostQuery struct {
-	Since, Until time.Time // full hours count; zero: the last 30 days, now
+	Since, Until time.Time // full hours count; zero: the last 30 days, now; at most 31 days by task
 	// By is what it is split by: tenant, team, project, template, task, node, hour
 	// or label:KEY; empty: nothing.
 	By    string

@@ -140,7 +140,7 @@ func books(t interface{ Fatalf(string, ...any) }, s *memory.Store) *cost.Book {
 		}
 		sums[span] = cost.NewBook()
 		for _, b := range all {
-			if err := sums[span].MergeEncoded(b.Content); err != nil {
+			if err := sums[span].MergeEncoded(b.Content, true); err != nil {
 				t.Fatalf("%v", err)
 			}
 		}

@@ -13,9 +13,9 @@ import (
 	"muster.dev/muster/internal/fleet"
 )
 
-// longestByTask bounds a report by task, and one as FOCUS: both read each row
-// or hour by itself.
-const longestByTask = 31 * 24 * time.Hour
+// longest bounds a report by task, and one as FOCUS: they read each row, or each
+// hour, by itself.
+const longest = 31 * 24 * time.Hour
 
 // splits are what a report can be split by, beside labels.
 var splits = []string{"tenant", "team", "project", "template", "task", "node", "hour"}
@@ -92,7 +92,7 @@ func (s *Service) Report(ctx context.Context, q fleet.CostQuery) (fleet.CostRepo
 	if err != nil {
 		return fleet.CostReport{}, err
 	}
-	b, err := s.sum(ctx, q.Since, q.Until)
+	b, err := s.sum(ctx, q.Since, q.Until, q.By == "node")
 	if err != nil {
 		return fleet.CostReport{}, err
 	}
@@ -111,7 +111,7 @@ func (s *Service) Report(ctx context.Context, q fleet.CostQuery) (fleet.CostRepo
 }
 
 func (s *Service) dearest(ctx context.Context, q fleet.CostQuery) ([]fleet.CostGroup, error) {
-	if q.Until.Sub(q.Since) > longestByTask+time.Hour {
+	if q.Until.Sub(q.Since) > longest+time.Hour {
 		return nil, &fleet.FieldError{Field: "since", Wrong: "by task, the time is longer than 31 days", Right: "a shorter one"}
 	}
 	limit := q.Limit
@@ -123,8 +123,8 @@ func (s *Service) dearest(ctx context.Context, q fleet.CostQuery) ([]fleet.CostG
 }
 
 // sum adds up the books of [from, until): whole days, and the hours beside
-// them.
-func (s *Service) sum(ctx context.Context, from, until time.Time) (*cost.Book, error) {
+// them; nodes only where they are wanted.
+func (s *Service) sum(ctx context.Context, from, until time.Time, nodes bool) (*cost.Book, error) {
 	const day = 24 * time.Hour
 	b := cost.NewBook()
 	add := func(span fleet.BookSpan, from, until time.Time) error {
@@ -136,7 +136,7 @@ func (s *Service) sum(ctx context.Context, from, until time.Time) (*cost.Book, e
 			return err
 		}
 		for _, k := range books {
-			if err := b.MergeEncoded(k.Content); err != nil {
+			if err := b.MergeEncoded(k.Content, nodes); err != nil {
 				return fmt.Errorf("book of %s: %w", k.From.Format(time.RFC3339), err)
 			}
 		}
@@ -174,7 +174,7 @@ func (s *Service) Focus(ctx context.Context, q fleet.CostQuery, to io.Writer) er
 	if err := s.complete(&q); err != nil {
 		return err
 	}
-	if q.Until.Sub(q.Since) > longestByTask+time.Hour {
+	if q.Until.Sub(q.Since) > longest+time.Hour {
 		return &fleet.FieldError{Field: "since", Wrong: "as FOCUS, the time is longer than 31 days", Right: "a month at a time"}
 	}
 	books, err := s.o.Store.Books(ctx, fleet.BookHour, q.Since, q.Until)
@@ -187,7 +187,7 @@ func (s *Service) Focus(ctx context.Context, q fleet.CostQuery, to io.Writer) er
 	}
 	for _, k := range books {
 		b := cost.NewBook()
-		if err := b.MergeEncoded(k.Content); err != nil {
+		if err := b.MergeEncoded(k.Content, false); err != nil {
 			return fmt.Errorf("book of %s: %w", k.From.Format(time.RFC3339), err)
 		}
 		if err := f.Hour(k.From, b); err != nil {

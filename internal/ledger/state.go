@@ -78,7 +78,7 @@ func (s *Service) book(ctx context.Context, span fleet.BookSpan, from time.Time)
 	}
 	b := cost.NewBook()
 	for _, f := range found {
-		if err := b.MergeEncoded(f.Content); err != nil {
+		if err := b.MergeEncoded(f.Content, true); err != nil {
 			return nil, fmt.Errorf("book of %s: %w", from.Format(time.RFC3339), err)
 		}
 	}
@@ -135,7 +135,11 @@ func (s *Service) post(ctx context.Context) error {
 	}
 	p := fleet.Posting{Seq: s.m.seq + 1, State: b}
 	for at := range s.m.touch {
-		p.Books = append(p.Books, fleet.Book{Span: at.span, From: time.Unix(at.from, 0).UTC(), Content: s.m.books[at].Encode()})
+		content := s.m.books[at].Encode()
+		if at.span == fleet.BookHour { // many, and only a few are read for a report
+			content = s.m.books[at].Pack()
+		}
+		p.Books = append(p.Books, fleet.Book{Span: at.span, From: time.Unix(at.from, 0).UTC(), Content: content})
 	}
 	for id := range s.m.moved {
 		p.Tasks = append(p.Tasks, s.m.tasks[id])

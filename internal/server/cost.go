@@ -25,7 +25,7 @@ func (s *Server) costRoutes(api huma.API) {
 
 // CostSpan is the time that a question about money is of.
 type CostSpan struct {
-	Since string `query:"since" doc:"From this time (RFC 3339) or for the time up to now (48h); absent is 30 days before until"`
+	Since string `query:"since" doc:"From this time (RFC 3339) or for the time up to now (48h); absent is 30 days before until; at most 31 days by task"`
 	Until string `query:"until" doc:"Up to this time (RFC 3339), or so long ago (1h); absent is now"`
 }
 
