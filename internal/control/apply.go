@@ -29,6 +29,7 @@ func (e *Engine) do(ctx context.Context, a *plan.Action, spec *Spec) error {
 		return e.start(ctx, a, spec)
 	case plan.DrainSandbox:
 		done, err := e.registry.Drain(ctx, a.Sandbox, a.Reason.Sentence())
+		e.wrote(a.Sandbox)
 		if done {
 			e.mu.Lock()
 			e.drawn[a.Sandbox] = e.c.Clock()
@@ -44,8 +45,12 @@ func (e *Engine) do(ctx context.Context, a *plan.Action, spec *Spec) error {
 			return nil
 		}
 		_, err := e.registry.Undrain(ctx, a.Sandbox, "")
+		e.wrote(a.Sandbox)
 		return err
 	case plan.DestroySandbox:
+		if e.c.Consumers {
+			return e.order(ctx, a.Sandbox, "scaled in")
+		}
 		e.end(a.Sandbox, "scaled in")
 		return nil
 	case plan.FailWaiting:
@@ -92,11 +97,17 @@ func (e *Engine) start(ctx context.Context, a *plan.Action, spec *Spec) error {
 	for range a.N {
 		now := e.c.Clock()
 		box := fleet.Sandbox{State: fleet.SandboxStarting, CreatedAt: now, Spec: specOf(a.Pool, t, a.Node, now)}
+		if e.c.Consumers {
+			if box.Owner, ok = e.crew.pick(); !ok {
+				return fmt.Errorf("start in pool %s: no consumer has told of itself for %s: %w", a.Pool, fleet.ConsumerSilence, fleet.ErrUnavailable)
+			}
+		}
 		e.wg.Go(func() {
 			// On record before it exists: whatever happens, it can be reaped.
 			err := e.registry.Put(ctx, box)
+			e.wrote(box.Spec.ID)
 			errs <- err
-			if err == nil {
+			if err == nil && !e.c.Consumers {
 				e.create(ctx, box)
 			}
 		})
@@ -186,13 +197,18 @@ func (e *Engine) measured(ctx context.Context, box *fleet.Sandbox, now time.Time
 	})
 }
 
-// failed ends a start that went wrong and tells the breaker.
-func (e *Engine) failed(ctx context.Context, box *fleet.Sandbox, err error) {
+// broke takes note of a start that went wrong, and tells the breaker.
+func (e *Engine) broke(ctx context.Context, box *fleet.Sandbox, err error) {
 	e.countFailure(box, err)
 	e.record(ctx, fleet.Event{
 		Kind: "sandbox_failed", Layer: "sandboxes", Pool: box.Spec.Pool, Sandbox: box.Spec.ID, Node: box.Spec.Node,
 		Reason: err.Error(),
 	})
+}
+
+// failed ends a start that went wrong.
+func (e *Engine) failed(ctx context.Context, box *fleet.Sandbox, err error) {
+	e.broke(ctx, box, err)
 	box.State, box.Message = fleet.SandboxFailed, err.Error()
 	if err := e.registry.Put(ctx, *box); err != nil {
 		e.c.Logger.Warn("cannot record a failed start", "sandbox", box.Spec.ID, "error", err)

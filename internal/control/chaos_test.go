@@ -66,8 +66,11 @@ func (m *mortal) Cancel(ctx context.Context, id fleet.TaskID, by string, now tim
 func (m *mortal) PutSandbox(ctx context.Context, s fleet.Sandbox) error {
 	return m.write(func() error { return m.Store.PutSandbox(ctx, s) })
 }
-func (m *mortal) ClaimSandbox(ctx context.Context, id fleet.SandboxID, l fleet.Lease, w fleet.Launch, at time.Time) (fleet.Task, error) {
-	return value(m, func() (fleet.Task, error) { return m.Store.ClaimSandbox(ctx, id, l, w, at) })
+func (m *mortal) SwapSandbox(ctx context.Context, s fleet.Sandbox, state fleet.SandboxState, owner string) error {
+	return m.write(func() error { return m.Store.SwapSandbox(ctx, s, state, owner) })
+}
+func (m *mortal) ClaimSandbox(ctx context.Context, l fleet.Lease, c fleet.Claim) (fleet.Task, error) {
+	return value(m, func() (fleet.Task, error) { return m.Store.ClaimSandbox(ctx, l, c) })
 }
 func (m *mortal) AppendDecision(ctx context.Context, d fleet.DecisionRecord, policy []byte) (int64, error) {
 	return value(m, func() (int64, error) { return m.Store.AppendDecision(ctx, d, policy) })

@@ -20,6 +20,8 @@ type Spec struct {
 	Templates []fleet.Template // the first is the default
 	Policy    plan.Policy
 	Floors    []Floor
+	// Consumers bounds the consumers, with Config.Consumers.
+	Consumers plan.ConsumerPolicy
 	// Retention is how long finished tasks are kept; 0: for ever.
 	Retention time.Duration
 }
@@ -48,6 +50,9 @@ type Config struct {
 	// Follow says that others take the tasks from the queue: none is leased here,
 	// sandboxes and nodes are only counted, and what others hold runs in them.
 	Follow bool
+	// Consumers says that consumers run the tasks (package consumer): sandboxes
+	// are ordered by their records, and Sandboxes is only read and swept.
+	Consumers bool
 	// Workers is how many workers of others there are, where that is known; nil:
 	// never.
 	Workers func() (int, bool)
@@ -73,6 +78,9 @@ type Config struct {
 func (c *Config) complete() error {
 	if c.Store == nil || c.Queue == nil || c.Archive == nil && !c.Follow || c.Sandboxes == nil || c.Nodes == nil {
 		return errors.New("control: store, queue, archive, sandboxes and nodes are needed")
+	}
+	if c.Follow && c.Consumers {
+		return errors.New("control: a fleet whose tasks others take has no consumers")
 	}
 	if c.Variant == nil {
 		c.Variant = func(t fleet.Template, _ fleet.TaskSpec) fleet.Template { return t }

@@ -22,7 +22,7 @@ type Engine struct {
 	read     map[string]fleet.QueueStats // last good reading of each queue
 	leasing  chan struct{}               // the dispatcher's share of the queue's wakes
 	slots    chan struct{}               // one for every start under way
-	events   *scribe
+	events   *dispatch.Scribe
 	wg       sync.WaitGroup
 
 	decider plan.Decider    // the loop's own
@@ -41,6 +41,7 @@ type Engine struct {
 	spend         spend
 	shadow        shadow
 	dedication    dedication
+	crew          crew
 	last          snapshot
 	said          map[fleet.PoolKey]said // what the journal was last told
 	ending        map[fleet.SandboxID]bool
@@ -75,12 +76,17 @@ func New(c Config) (*Engine, error) {
 		pools: map[fleet.PoolKey]*poolMemory{}, said: map[fleet.PoolKey]said{},
 		ending: map[fleet.SandboxID]bool{}, drawn: map[fleet.SandboxID]time.Time{}, state: &plan.State{},
 	}
-	e.events = newScribe(c.Store, c.Logger)
+	var hears dispatch.Observer = observer{e}
+	if c.Consumers {
+		e.registry = dispatch.NewSharedRegistry(c.Store)
+		hears = nil // from the journal, as of the consumers
+	}
+	e.events = dispatch.NewScribe(c.Store, c.Logger)
 	e.dispatch = dispatch.New(dispatch.Config{
 		Tasks: c.Store, Records: c.Store, Journal: e.events, Queue: sharedQueue{c.Queue, e.leasing},
 		Archive: c.Archive, Sandboxes: c.Sandboxes, Secrets: c.Secrets, Registry: e.registry,
 		Logger: c.Logger, Clock: c.Clock, Consumer: c.Consumer, Visibility: c.Visibility, Grace: c.Grace,
-		Observe: observer{e},
+		Observe: hears,
 	})
 	return e, nil
 }
@@ -133,37 +139,55 @@ func (e *Engine) Run(ctx context.Context) error {
 	if err := e.load(ctx); err != nil {
 		return err
 	}
-	go e.events.run(context.WithoutCancel(ctx))
-	defer e.events.close() // after everything that writes events has ended
-	r, err := e.dispatch.Recover(ctx)
-	if err != nil {
+	go e.events.Run(context.WithoutCancel(ctx))
+	defer e.events.Close() // after everything that writes events has ended
+	if err := e.recover(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}
 		return fmt.Errorf("recover: %w", err)
 	}
-	if r != (dispatch.Recovered{}) {
-		e.record(ctx, fleet.Event{Kind: "recovered", Layer: "sandboxes", Reason: fmt.Sprintf(
-			"after a restart: %d warm sandboxes adopted, %d running tasks taken up, %d tasks returned to the queue, %d remains removed",
-			r.Adopted, r.Resumed, r.Requeued, r.Reaped)})
-	}
 	// Decide once before anything is leased: what the fleet's file no longer
 	// allows is then out of dispatch.
 	e.tick(ctx)
 	e.wg.Go(func() { e.shareWakes(ctx) })
-	e.wg.Go(func() { e.watchExits(ctx) })
+	if e.c.Consumers {
+		e.wg.Go(func() { e.lead(ctx) })
+	} else {
+		e.wg.Go(func() { e.watchExits(ctx) })
+	}
 	e.wg.Go(func() {
 		if err := e.sweep(ctx); err != nil && ctx.Err() == nil {
 			e.c.Logger.Warn("cannot remove what pruned tasks left; the next start tries again", "error", err)
 		}
 	})
-	if !e.c.Follow {
+	if !e.c.Follow && !e.c.Consumers {
 		e.wg.Go(func() { _ = e.dispatch.Run(ctx) }) // never fails
 	}
 	e.loop(ctx)
 	e.wg.Wait()
 	end := context.WithoutCancel(ctx)
 	return errors.Join(e.save(end), e.saveShadow(end), e.keepHistory(end, true))
+}
+
+// recover takes over what an earlier process has left.
+func (e *Engine) recover(ctx context.Context) error {
+	if e.c.Consumers {
+		return e.recoverOrders(ctx)
+	}
+	if err := e.reclaim(ctx); err != nil {
+		return err
+	}
+	r, err := e.dispatch.Recover(ctx)
+	if err != nil {
+		return err
+	}
+	if r != (dispatch.Recovered{}) {
+		e.record(ctx, fleet.Event{Kind: "recovered", Layer: "sandboxes", Reason: fmt.Sprintf(
+			"after a restart: %d warm sandboxes adopted, %d running tasks taken up, %d tasks returned to the queue, %d remains removed",
+			r.Adopted, r.Resumed, r.Requeued, r.Reaped)})
+	}
+	return nil
 }
 
 // shareWakes gives each wake of the queue to the dispatcher and the loop.
@@ -316,6 +340,11 @@ func (e *Engine) Quiesce(ctx context.Context, cancel bool) error {
 	e.mu.Lock()
 	e.frozen = true
 	e.mu.Unlock()
+	if e.c.Consumers {
+		if err := e.haltCrew(ctx, true); err != nil {
+			return err
+		}
+	}
 	e.dispatch.Halt()
 	if cancel {
 		for _, s := range e.registry.Snapshot() {
@@ -329,10 +358,10 @@ func (e *Engine) Quiesce(ctx context.Context, cancel bool) error {
 	}
 	changed, release := e.registry.Watch()
 	defer release()
-	for e.dispatch.Active() > 0 {
+	for e.active() > 0 {
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%d tasks still run: %w", e.dispatch.Active(), ctx.Err())
+			return fmt.Errorf("%d tasks still run: %w", e.active(), ctx.Err())
 		case <-changed:
 		case <-time.After(100 * time.Millisecond):
 		}
@@ -343,6 +372,9 @@ func (e *Engine) Quiesce(ctx context.Context, cancel bool) error {
 // RemoveWaiting destroys every sandbox that has no task; to be called after
 // Run has returned, before the sandboxes are closed.
 func (e *Engine) RemoveWaiting(ctx context.Context) error {
+	if e.c.Consumers {
+		return e.orderAll(ctx, "stop of the control plane")
+	}
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	var errs []error

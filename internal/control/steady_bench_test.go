@@ -54,7 +54,7 @@ func BenchmarkSteady(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	go e.events.run(b.Context())
+	go e.events.Run(b.Context())
 	e.tick(b.Context())
 	if n := len(e.last.p.Actions); n > 0 {
 		b.Fatal(errors.New("the fleet is not steady: " + e.last.p.Actions[0].Reason.Sentence()))

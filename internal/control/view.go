@@ -16,7 +16,7 @@ func (e *Engine) View(context.Context) (fleet.View, error) {
 	now := e.c.Clock()
 	s := &e.last
 	v := fleet.View{
-		Name: e.spec.Name, At: s.at, Consumers: s.p.Consumers, ConsumersBusy: e.dispatch.Active(),
+		Name: e.spec.Name, At: s.at, Consumers: s.p.Consumers, ConsumersBusy: e.active(),
 		Backlog: s.stats.Backlog, Delayed: s.stats.Delayed, InFlight: s.stats.InFlight, Dead: s.stats.Dead,
 		OldestAge: age(now, s.stats.Oldest), SignalsAsOf: s.asOf, SignalsError: s.err,
 		ObjectiveP99: e.spec.Policy.Objective, Sentence: s.p.Sentence(),
@@ -42,6 +42,20 @@ func (e *Engine) View(context.Context) (fleet.View, error) {
 		v.Nodes = append(v.Nodes, nv)
 	}
 	return v, nil
+}
+
+// active counts the tasks that hold a sandbox.
+func (e *Engine) active() int {
+	if !e.c.Consumers {
+		return e.dispatch.Active()
+	}
+	n := 0
+	for _, s := range e.registry.AppendTo(nil) {
+		if s.State == fleet.SandboxClaimed {
+			n++
+		}
+	}
+	return n
 }
 
 // nodesError is why nodes cannot be read, or why the last ones that were asked

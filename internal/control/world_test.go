@@ -49,6 +49,8 @@ type world struct {
 	spec    Spec
 	fault   func() error
 	clock   func() time.Time
+	// consumers run the tasks; see crew_test.go.
+	consumers bool
 
 	engine *Engine
 	stop   context.CancelFunc
@@ -87,7 +89,7 @@ func (w *world) upOn(store fleet.Store, queue fleet.Queue) {
 		nodes = w.elastic
 	}
 	e, err := New(Config{
-		Store: store, Queue: queue, Archive: w.archive, Sandboxes: w.boxes, Nodes: nodes, Spec: w.spec, fault: w.fault, Clock: w.clock,
+		Store: store, Queue: queue, Archive: w.archive, Sandboxes: w.boxes, Nodes: nodes, Spec: w.spec, fault: w.fault, Clock: w.clock, Consumers: w.consumers,
 		Variant: func(t fleet.Template, s fleet.TaskSpec) fleet.Template {
 			t.Resources, t.Revision = s.Resources, t.Revision+"v"
 			return t
@@ -100,7 +102,7 @@ func (w *world) upOn(store fleet.Store, queue fleet.Queue) {
 	w.engine, w.stop, w.done = e, cancel, make(chan struct{})
 	go func() {
 		defer close(w.done)
-		if err := e.Run(ctx); err != nil && !errors.Is(err, errKilled) {
+		if err := e.Run(ctx); err != nil && !errors.Is(err, errKilled) && !errors.Is(err, context.Canceled) {
 			w.t.Errorf("run: %v", err)
 		}
 	}()

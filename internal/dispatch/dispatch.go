@@ -55,6 +55,7 @@ type Dispatcher struct {
 	cancelled map[fleet.TaskID]string
 	wg        sync.WaitGroup
 	halt      bool // lease nothing more
+	drives    bool // Run has begun: tasks are claimed here
 }
 
 // New returns a Dispatcher; Run starts it.
@@ -87,6 +88,9 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 	defer extend.Stop()
 	defer d.wg.Wait()
 	defer d.stop()
+	d.mu.Lock()
+	d.drives = true
+	d.mu.Unlock()
 	d.wg.Go(func() { d.sample(d.base) })
 	for {
 		d.leaseAll(ctx)
@@ -107,6 +111,37 @@ func (d *Dispatcher) Halt() {
 	d.mu.Lock()
 	d.halt = true
 	d.mu.Unlock()
+}
+
+// Resume ends Halt.
+func (d *Dispatcher) Resume() {
+	d.mu.Lock()
+	d.halt = false
+	d.mu.Unlock()
+	d.Registry.poke()
+}
+
+// Yield lets go of a sandbox that is another's by now, and of the task in it;
+// both go on. It waits until nothing of them is called here any more.
+func (d *Dispatcher) Yield(ctx context.Context, id fleet.SandboxID) {
+	for _, r := range d.all() {
+		if r.box == id {
+			r.end()
+			d.drop(r)
+		}
+	}
+	d.Registry.Forget(id)
+	if err := letGo(ctx, d.Sandboxes, id); err != nil {
+		d.Logger.Warn("cannot let go of a sandbox that is another's", "sandbox", id, "error", err)
+	}
+}
+
+// Hear ends the run of a task, if there is one, whose cancellation was asked
+// for in another process.
+func (d *Dispatcher) Hear(t fleet.Task) {
+	if r := d.find(t.ID); r != nil {
+		r.cancel(t.CancelBy)
+	}
 }
 
 // Active counts the tasks that run; one that ended does not count even while
@@ -185,7 +220,7 @@ func (d *Dispatcher) Cancel(ctx context.Context, id fleet.TaskID, by string) (fl
 	}
 	d.mu.Lock()
 	r := d.runs[id]
-	if r == nil && t.State.Active() {
+	if r == nil && t.State.Active() && d.drives {
 		d.cancelled[id] = by // its run hears of it
 	}
 	d.mu.Unlock()

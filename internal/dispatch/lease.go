@@ -57,7 +57,7 @@ func (o *offers) claim(t fleet.Task) (fleet.Claim, bool) {
 		return fleet.Claim{}, false
 	}
 	o.taken[t.ID] = box
-	return fleet.Claim{Sandbox: box.Spec.ID, Launch: LaunchOf(box.ReadyAt, t.DueAt), At: o.d.Clock()}, true
+	return fleet.Claim{Sandbox: box.Spec.ID, Launch: LaunchOf(box.ReadyAt, t.DueAt), At: o.d.Clock(), Owner: box.Owner}, true
 }
 
 // begin starts the run of a leased task, with the sandbox that was claimed

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"muster.dev/muster/internal/fleet"
 )
@@ -39,7 +40,7 @@ func (d *Dispatcher) Recover(ctx context.Context) (_ Recovered, err error) {
 	if err != nil {
 		return Recovered{}, fmt.Errorf("list the sandboxes on this host: %w", err)
 	}
-	c := &recovery{d: d, held: map[fleet.TaskID]bool{}}
+	c := &recovery{d: d, held: map[fleet.TaskID]bool{}, after: "a restart of the control plane"}
 	recorded := map[fleet.SandboxID]bool{}
 	limit := make(chan struct{}, 16)
 	var wg sync.WaitGroup
@@ -66,11 +67,21 @@ func (d *Dispatcher) Recover(ctx context.Context) (_ Recovered, err error) {
 	return c.n, c.tasks(ctx)
 }
 
+// Take takes over one sandbox of another owner, as the record says it is since
+// then, and what runs in it; after says what happened. It returns once the
+// sandbox is adopted, given up, or ctx ends.
+func (d *Dispatcher) Take(ctx context.Context, s fleet.Sandbox, after string) Recovered {
+	c := &recovery{d: d, held: map[fleet.TaskID]bool{}, after: after}
+	c.sandbox(ctx, s)
+	return c.n
+}
+
 type recovery struct {
-	d    *Dispatcher
-	mu   sync.Mutex
-	n    Recovered
-	held map[fleet.TaskID]bool
+	d     *Dispatcher
+	after string // what happened before, in words
+	mu    sync.Mutex
+	n     Recovered
+	held  map[fleet.TaskID]bool
 }
 
 func (c *recovery) count(f func(*Recovered)) {
@@ -87,7 +98,8 @@ func (c *recovery) reap(id fleet.SandboxID, why string) {
 // sandbox decides about one sandbox on record.
 func (c *recovery) sandbox(ctx context.Context, s fleet.Sandbox) {
 	d := c.d
-	d.Registry.set(s)
+	d.Registry.hold(s)
+	defer d.Registry.release(s.Spec.ID)
 	switch s.State {
 	case fleet.SandboxReady, fleet.SandboxClaimed:
 	default:
@@ -120,8 +132,8 @@ func (c *recovery) sandbox(ctx context.Context, s fleet.Sandbox) {
 		c.count(func(n *Recovered) { n.Adopted++ })
 	case s.State == fleet.SandboxReady:
 		c.reap(s.Spec.ID, "did not outlive the control plane")
-	case alive && (heldTask == "" || heldTask == task.ID && fence == task.Fence):
-		c.resume(ctx, task)
+	case alive && (heldTask == "" || heldTask == task.ID && fence == s.HeldFence()):
+		c.resume(ctx, task, s.HeldFence())
 	default:
 		c.lose(task, s.Spec.ID)
 	}
@@ -129,7 +141,7 @@ func (c *recovery) sandbox(ctx context.Context, s fleet.Sandbox) {
 
 // resume takes up a running task. Its assignment is sent again: if the first
 // one did arrive, the runner only continues its reports.
-func (c *recovery) resume(ctx context.Context, t fleet.Task) {
+func (c *recovery) resume(ctx context.Context, t fleet.Task, held int64) {
 	d := c.d
 	env, _, err := d.environment(ctx, t.Spec)
 	if err != nil {
@@ -137,6 +149,7 @@ func (c *recovery) resume(ctx context.Context, t fleet.Task) {
 		env = t.Spec.Env
 	}
 	r := newRun(d, t, leaseOf(t), t.Sandbox)
+	r.held = held
 	if r.started = !t.StartedAt.IsZero(); r.started {
 		r.resumed, r.accepted = true, t.StartedAt // the runner took it before that
 	}
@@ -146,7 +159,7 @@ func (c *recovery) resume(ctx context.Context, t fleet.Task) {
 	c.n.Resumed++
 	c.mu.Unlock()
 	d.event(fleet.Event{Kind: "task_resumed", Task: t.ID, Pool: t.Spec.Pool, Sandbox: t.Sandbox,
-		Reason: "taken up again after a restart of the control plane"})
+		Reason: "taken up again after " + c.after})
 	d.wg.Go(func() { r.attach(env) })
 }
 
@@ -158,7 +171,7 @@ func (c *recovery) lose(t fleet.Task, box fleet.SandboxID) {
 	c.held[t.ID] = true
 	c.n.Requeued++
 	c.mu.Unlock()
-	r.lost(errors.New("it did not outlive the control plane"))
+	r.lost(errors.New("it did not outlive " + c.after))
 }
 
 func leaseOf(t fleet.Task) fleet.Lease {
@@ -167,6 +180,16 @@ func leaseOf(t fleet.Task) fleet.Lease {
 
 // tasks deals with active tasks whose sandbox is not even on record.
 func (c *recovery) tasks(ctx context.Context) error {
+	return c.each(ctx, func(t fleet.Task) error {
+		if !c.held[t.ID] {
+			c.lose(t, t.Sandbox)
+		}
+		return nil
+	})
+}
+
+// each calls f with every active task.
+func (c *recovery) each(ctx context.Context, f func(fleet.Task) error) error {
 	var before fleet.TaskID
 	for {
 		page, err := c.d.Tasks.Tasks(ctx, fleet.TaskFilter{
@@ -181,9 +204,28 @@ func (c *recovery) tasks(ctx context.Context) error {
 		}
 		for _, t := range page {
 			before = t.ID
-			if !c.held[t.ID] {
-				c.lose(t, t.Sandbox)
+			if err := f(t); err != nil {
+				return err
 			}
 		}
 	}
+}
+
+// LoseOrphans deals with active tasks whose sandbox is not on record, or gone,
+// for longer than the given time: they are tried again. It is for a process
+// that drives no sandboxes itself.
+func (d *Dispatcher) LoseOrphans(ctx context.Context, after time.Duration) error {
+	c := &recovery{d: d, held: map[fleet.TaskID]bool{}, after: "its consumer"}
+	return c.each(ctx, func(t fleet.Task) error {
+		s, err := d.Records.Sandbox(ctx, t.Sandbox)
+		switch {
+		case err == nil && (s.State != fleet.SandboxGone || d.Clock().Sub(s.GoneAt) < after), d.Clock().Sub(t.ClaimedAt) < after:
+		case err != nil && !errors.Is(err, fleet.ErrNotFound):
+			return fmt.Errorf("read the sandbox of task %s: %w", t.ID, err)
+		default:
+			c.lose(t, t.Sandbox)
+			return d.Archive.EndLog(t.ID, t.Attempt)
+		}
+		return nil
+	})
 }

@@ -3,6 +3,7 @@ package dispatch
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -15,7 +16,8 @@ import (
 // a state is written to the store before it is visible here. It is safe for
 // concurrent use.
 type Registry struct {
-	store fleet.SandboxRecords
+	store  fleet.SandboxRecords
+	shared fleet.SharedRecords // the same, where other processes write them, too; else nil
 
 	mu      sync.Mutex
 	boxes   map[fleet.SandboxID]*entry
@@ -77,6 +79,15 @@ func NewRegistry(store fleet.SandboxRecords) *Registry {
 	return &Registry{store: store, boxes: map[fleet.SandboxID]*entry{}, pools: map[fleet.PoolKey]*stock{}, watches: map[chan struct{}]struct{}{}}
 }
 
+// NewSharedRegistry returns an empty registry over records that other
+// processes write, too: what is written here is a compare-and-swap on the
+// record's owner and, where that matters, its state.
+func NewSharedRegistry(store fleet.SharedRecords) *Registry {
+	r := NewRegistry(store)
+	r.shared = store
+	return r
+}
+
 // Watch delivers a value after a state changed; values may be merged.
 func (r *Registry) Watch() (wake <-chan struct{}, release func()) {
 	c := make(chan struct{}, 1)
@@ -100,13 +111,67 @@ func (r *Registry) notify() {
 }
 
 // Put writes a sandbox to the store, then makes it visible. A gone or failed
-// sandbox is forgotten here.
+// sandbox is forgotten here. Shared records: ErrConflict when it is another's
+// by now, or, where it became ready, was ordered to end.
 func (r *Registry) Put(ctx context.Context, s fleet.Sandbox) error {
-	if err := r.store.PutSandbox(ctx, s); err != nil {
+	var from fleet.SandboxState // any
+	if s.State == fleet.SandboxReady {
+		from = fleet.SandboxStarting
+	}
+	if err := r.write(ctx, s, from); err != nil {
 		return fmt.Errorf("record sandbox %s as %s: %w", s.Spec.ID, s.State, err)
 	}
 	r.set(s)
 	return nil
+}
+
+// write puts a sandbox into the store; shared records are new, or in the state
+// from (empty: any but gone) and of the same owner.
+func (r *Registry) write(ctx context.Context, s fleet.Sandbox, from fleet.SandboxState) error {
+	if r.shared == nil || s.State == fleet.SandboxStarting {
+		return r.store.PutSandbox(ctx, s)
+	}
+	return r.shared.SwapSandbox(ctx, s, from, s.Owner)
+}
+
+// Mirror shows a shared record as the store has it, written by whomever. What
+// is being written here just now is left alone; a later look will see it.
+func (r *Registry) Mirror(s fleet.Sandbox) {
+	r.mu.Lock()
+	e := r.boxes[s.Spec.ID]
+	busy := e != nil && e.reserved
+	r.mu.Unlock()
+	if !busy {
+		r.set(s)
+	}
+}
+
+// owns reads whether a sandbox is still what it is here, by its owner. Where
+// that cannot be read it is.
+func (r *Registry) owns(ctx context.Context, id fleet.SandboxID) bool {
+	if r.shared == nil {
+		return true
+	}
+	here, ok := r.Get(id)
+	if !ok {
+		return false
+	}
+	s, err := r.store.Sandbox(ctx, id)
+	return err != nil && !errors.Is(err, fleet.ErrNotFound) || err == nil && s.Owner == here.Owner
+}
+
+// refresh shows a shared record anew after a write of ours was refused.
+func (r *Registry) refresh(ctx context.Context, id fleet.SandboxID) {
+	if r.shared == nil {
+		return
+	}
+	here, ok := r.Get(id)
+	switch s, err := r.store.Sandbox(ctx, id); {
+	case errors.Is(err, fleet.ErrNotFound), err == nil && ok && s.Owner != here.Owner:
+		r.Forget(id)
+	case err == nil && ok:
+		r.set(s)
+	}
 }
 
 // set makes a sandbox visible that the store knows already.
@@ -125,6 +190,23 @@ func (r *Registry) set(s fleet.Sandbox) {
 		r.boxes[s.Spec.ID] = e
 	}
 	r.alter(e, func() { e.box, e.reserved = s, false })
+}
+
+// hold makes a sandbox visible that nobody may claim or drain before release.
+func (r *Registry) hold(s fleet.Sandbox) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := &entry{reserved: true, box: s}
+	r.drop(s.Spec.ID)
+	r.boxes[s.Spec.ID] = e
+	r.notify()
+}
+
+// poke wakes those who watch.
+func (r *Registry) poke() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.notify()
 }
 
 // Forget drops a sandbox from memory when even the store cannot be written.
@@ -259,9 +341,13 @@ func (r *Registry) move(ctx context.Context, id fleet.SandboxID, from, to fleet.
 	next := e.box
 	r.mu.Unlock()
 	next.State, next.Message = to, why
-	err := r.store.PutSandbox(ctx, next)
+	err := r.write(ctx, next, from)
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if err != nil && r.shared != nil && errors.Is(err, fleet.ErrConflict) {
+		r.alter(e, func() { e.reserved = false })
+		return false, nil // a task, or another owner, was faster; the next look shows it
+	}
 	if err != nil {
 		r.alter(e, func() { e.reserved = false })
 		return false, fmt.Errorf("record sandbox %s as %s: %w", id, to, err)
@@ -292,11 +378,34 @@ func (r *Registry) Snapshot() []fleet.Sandbox {
 	return out
 }
 
+// Order asks the owner of a sandbox to end it; it is idempotent. False when a
+// task is in it, or it is over.
+func (r *Registry) Order(ctx context.Context, id fleet.SandboxID, why string) (bool, error) {
+	s, ok := r.Get(id)
+	if !ok || s.Order != "" || s.State == fleet.SandboxClaimed {
+		return ok && s.Order != "", nil
+	}
+	from := s.State
+	s.State, s.Order, s.Message = fleet.SandboxDraining, why, why
+	switch err := r.write(ctx, s, from); {
+	case errors.Is(err, fleet.ErrConflict), errors.Is(err, fleet.ErrNotFound):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("order the end of sandbox %s: %w", id, err)
+	}
+	r.Mirror(s)
+	return true, nil
+}
+
 // End destroys a sandbox and records it as gone; it is used for every end of
 // a life, so that nothing is forgotten when a step fails: the record stays
-// until Destroy succeeded.
+// until Destroy succeeded. A shared one that is another's by now is let go.
 func (r *Registry) End(ctx context.Context, boxes fleet.Sandboxes, id fleet.SandboxID, now time.Time, why string) error {
 	s, ok := r.Get(id)
+	if !r.owns(ctx, id) {
+		r.Forget(id)
+		return letGo(ctx, boxes, id)
+	}
 	if ok && s.State != fleet.SandboxDraining && s.State != fleet.SandboxFailed {
 		s.State, s.Message = fleet.SandboxDraining, why
 		r.set(s)
@@ -312,5 +421,18 @@ func (r *Registry) End(ctx context.Context, boxes fleet.Sandboxes, id fleet.Sand
 		return nil
 	}
 	s.State, s.Message, s.GoneAt = fleet.SandboxGone, why, now
-	return r.Put(ctx, s)
+	err := r.Put(ctx, s)
+	if r.shared != nil && errors.Is(err, fleet.ErrConflict) {
+		r.Forget(id) // recorded by another, or another's; its owner finds it gone
+		return nil
+	}
+	return err
+}
+
+// letGo gives a sandbox up without touching it.
+func letGo(ctx context.Context, boxes fleet.Sandboxes, id fleet.SandboxID) error {
+	if l, ok := boxes.(fleet.Releaser); ok {
+		return l.Release(ctx, id)
+	}
+	return nil
 }

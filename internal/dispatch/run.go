@@ -19,6 +19,7 @@ type run struct {
 	task  fleet.Task
 	lease fleet.Lease
 	box   fleet.SandboxID
+	held  int64 // the fence its runner knows it by; the lease's, but for take-overs
 
 	mu       sync.Mutex
 	ended    bool
@@ -34,7 +35,7 @@ type run struct {
 }
 
 func newRun(d *Dispatcher, t fleet.Task, l fleet.Lease, box fleet.SandboxID) *run {
-	return &run{d: d, task: t, lease: l, box: box, leasedAt: d.Clock()}
+	return &run{d: d, task: t, lease: l, box: box, held: l.Fence, leasedAt: d.Clock()}
 }
 
 // start takes a leased task through claim to the running command.
@@ -53,11 +54,14 @@ func (r *run) start(box fleet.Sandbox) {
 		return
 	}
 	now := d.Clock()
-	t, err := d.Records.ClaimSandbox(d.base, r.box, r.lease, LaunchOf(box.ReadyAt, r.task.DueAt), now)
+	t, err := d.Records.ClaimSandbox(d.base, r.lease, fleet.Claim{Sandbox: r.box, Launch: LaunchOf(box.ReadyAt, r.task.DueAt), At: now, Owner: box.Owner})
 	if err != nil {
 		r.end()
 		d.Registry.release(r.box)
 		d.drop(r)
+		if errors.Is(err, fleet.ErrConflict) {
+			d.Registry.refresh(d.base, r.box) // it is another's by now, or was drained
+		}
 		if !errors.Is(err, fleet.ErrFenced) {
 			d.nack(r.lease, 0, "claim: "+err.Error())
 		}
@@ -77,7 +81,7 @@ func (r *run) attach(env map[string]string) {
 	r.armBackstop()
 	s := r.task.Spec
 	err := d.Sandboxes.Claim(d.base, r.box, fleet.Assignment{
-		Task: r.task.ID, Fence: r.lease.Fence, Repo: s.Repo, Prompt: s.Prompt, Input: s.Input, Setup: s.Setup, Command: s.Command,
+		Task: r.task.ID, Fence: r.held, Repo: s.Repo, Prompt: s.Prompt, Input: s.Input, Setup: s.Setup, Command: s.Command,
 		Env: env, Artifacts: s.Artifacts, Timeouts: s.Timeouts, LogBytes: s.Resources.LogBytes,
 	}, (*sink)(r))
 	if err != nil {
@@ -230,11 +234,25 @@ func (r *run) overdue(reason fleet.TaskReason) {
 	r.finish("the runner did not end its task in time")
 }
 
-// abandon ends a run that another attempt has overtaken; nothing is recorded.
+// abandon ends a run that another attempt has overtaken, or another owner;
+// nothing is recorded.
 func (r *run) abandon(why string) {
 	if r.end() {
 		r.finish(why)
 	}
+}
+
+// yielded lets a run go whose sandbox another owner has taken over, attempt and
+// log with it; false when it is still ours.
+func (r *run) yielded() bool {
+	d := r.d
+	if d.Registry.owns(d.base, r.box) {
+		return false
+	}
+	r.end()
+	// Not from here: what calls may be the sink, which that waits for.
+	d.wg.Go(func() { d.Yield(context.WithoutCancel(d.base), r.box) })
+	return true
 }
 
 // fail settles the task as ended without a report.
@@ -278,32 +296,36 @@ func (r *run) lost(err error) {
 	case !MayRetry(r.task):
 		r.fail(reason, fmt.Sprintf("its sandbox was lost on attempt %d of %d: %v", r.task.Attempt, r.task.Spec.Retries.Max+1, err))
 	default:
-		r.retry(Backoff(r.task.Spec.Retries.Backoff, r.task.Attempt), "sandbox lost: "+err.Error())
+		_ = r.retry(Backoff(r.task.Spec.Retries.Backoff, r.task.Attempt), "sandbox lost: "+err.Error()) // logged
 	}
 	r.finish("lost")
 }
 
-// retry returns the task to its queue.
-func (r *run) retry(after time.Duration, why string) {
+// retry returns the task to its queue. ErrFenced: the task is another's.
+func (r *run) retry(after time.Duration, why string) error {
 	due := r.d.Clock().Add(after)
 	t, err := r.d.Tasks.Retry(r.d.base, r.task.ID, r.lease.Fence, due, why)
 	if err != nil {
 		if !errors.Is(err, fleet.ErrFenced) {
 			r.d.Logger.Error("cannot return a task to its queue; its lease will run out", "task", r.task.ID, "error", err)
 		}
-		return
+		return err
 	}
 	if t.State.Final() { // cancelled meanwhile
 		r.d.settled(t)
-		return
+		return nil
 	}
 	r.d.event(fleet.Event{Kind: "task_retried", Task: t.ID, Pool: t.Spec.Pool, Sandbox: r.box,
 		Reason: fmt.Sprintf("attempt %d ended (%s); next in %s", r.lease.Attempt, why, after)})
+	return nil
 }
 
 // finish ends the log and destroys the sandbox in the background.
 func (r *run) finish(why string) {
 	d := r.d
+	if r.yielded() {
+		return
+	}
 	if err := d.Archive.EndLog(r.task.ID, r.lease.Attempt); err != nil {
 		d.Logger.Warn("cannot end a log", "task", r.task.ID, "error", err)
 	}

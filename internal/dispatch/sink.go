@@ -68,8 +68,8 @@ func (s *sink) Artifact(a fleet.Artifact, r io.Reader) error {
 // only what may succeed later is one.
 func (s *sink) Done(rep fleet.RunReport) error {
 	r := (*run)(s)
-	if rep.Task != r.task.ID || rep.Fence != r.lease.Fence {
-		return fmt.Errorf("report of task %s fence %d on the sandbox of task %s fence %d: %w", rep.Task, rep.Fence, r.task.ID, r.lease.Fence, fleet.ErrInvalid)
+	if rep.Task != r.task.ID || rep.Fence != r.held {
+		return fmt.Errorf("report of task %s fence %d on the sandbox of task %s fence %d: %w", rep.Task, rep.Fence, r.task.ID, r.held, fleet.ErrInvalid)
 	}
 	r.mu.Lock()
 	if r.ended {
@@ -84,15 +84,19 @@ func (s *sink) Done(rep fleet.RunReport) error {
 	}
 	reason := ReasonOf(rep, usage)
 	if reason == fleet.ReasonExit && r.task.Spec.Retries.OnExit && MayRetry(r.task) {
-		if r.end() {
-			r.retry(Backoff(r.task.Spec.Retries.Backoff, r.task.Attempt), fmt.Sprintf("exit code %d", rep.ExitCode))
-			r.finish("task to be retried")
+		if !r.end() {
+			return nil
 		}
+		err := r.retry(Backoff(r.task.Spec.Retries.Backoff, r.task.Attempt), fmt.Sprintf("exit code %d", rep.ExitCode))
+		if errors.Is(err, fleet.ErrFenced) && r.yielded() {
+			return fmt.Errorf("retry task %s: %w", r.task.ID, err)
+		}
+		r.finish("task to be retried")
 		return nil
 	}
 	t, err := d.Tasks.Settle(d.base, r.task.ID, r.lease.Fence, r.settlement(rep, reason, usage))
-	if err != nil && !errors.Is(err, fleet.ErrFenced) {
-		return fmt.Errorf("settle task %s: %w", r.task.ID, err)
+	if err != nil && !errors.Is(err, fleet.ErrFenced) || err != nil && r.yielded() {
+		return fmt.Errorf("settle task %s: %w", r.task.ID, err) // the runner keeps its report, for the new owner
 	}
 	if r.end() {
 		if err == nil {

@@ -5,6 +5,13 @@ import (
 	"time"
 )
 
+const (
+	// ConsumerSilence is after how long a consumer that tells nothing is dead.
+	ConsumerSilence = 15 * time.Second
+	// SettingConsumersHalt is "1" while no consumer shall lease anything.
+	SettingConsumersHalt = "consumers.halt"
+)
+
 // Consumer is a process that creates, drives and ends the sandboxes it owns,
 // and leases the tasks for them, as it last told.
 type Consumer struct {

@@ -74,6 +74,9 @@ type Claim struct {
 	Sandbox SandboxID
 	Launch  Launch
 	At      time.Time
+	// Owner is who claims it: the sandbox must be theirs. Empty: the control
+	// plane itself.
+	Owner string
 }
 
 // Queue is where tasks wait. Ordering within one call: priority, then fair

@@ -210,6 +210,20 @@ type Sandboxes interface {
 	Close() error
 }
 
+// Releaser is a Sandboxes that can let go of a single sandbox, which another
+// process is to drive. Safe for concurrent use.
+type Releaser interface {
+	// Release lets go of what this process holds of a sandbox without touching
+	// it: its task goes on, its runner looks for who adopts it, in this process
+	// or another. From the return on, which waits for a call that is under way,
+	// the sink of its task hears nothing more (so a sink may not call it), the
+	// sandbox is ErrNotFound here until it is adopted, and Exited says nothing
+	// new of it; what it said before may still be in the channel. A Create that
+	// is under way fails with ErrConflict and is undone, as by Close. Idempotent;
+	// releasing what is not held succeeds.
+	Release(ctx context.Context, id SandboxID) error
+}
+
 // Hurrier is a Sandboxes that can be told what its starts are for. While tasks
 // wait for a sandbox it starts as many at once as it can; otherwise it leaves
 // room on the machine for the tasks that start from what is ready. A fresh one

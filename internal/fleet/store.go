@@ -77,9 +77,9 @@ type SandboxRecords interface {
 	PutSandbox(ctx context.Context, s Sandbox) error
 	// ClaimSandbox is the compare-and-swap of a claim: sandbox ready → claimed
 	// by this task and fence, task queued-and-leased → claimed, in one
-	// transaction. ErrConflict when the sandbox is not ready; ErrFenced when
-	// the lease is not the newest.
-	ClaimSandbox(ctx context.Context, id SandboxID, l Lease, launch Launch, at time.Time) (Task, error)
+	// transaction. ErrConflict when the sandbox is not ready or is another
+	// owner's than the claim says; ErrFenced when the lease is not the newest.
+	ClaimSandbox(ctx context.Context, l Lease, c Claim) (Task, error)
 	Sandbox(ctx context.Context, id SandboxID) (Sandbox, error)
 	// Sandboxes lists those not gone; with gone, also those gone since then.
 	Sandboxes(ctx context.Context, goneSince time.Time) ([]Sandbox, error)
@@ -223,7 +223,8 @@ type Settings interface {
 type Store interface {
 	Tasks
 	Messages
-	SandboxRecords
+	SharedRecords
+	Consumers
 	Journal
 	Schedules
 	Settings

@@ -120,7 +120,7 @@ func (w *world) finish(d fleet.Delivery, state fleet.TaskState) {
 	if err := w.store.PutSandbox(w.Context(), fleet.Sandbox{Spec: fleet.SandboxSpec{ID: id, Pool: d.Task.Spec.Pool}, State: fleet.SandboxReady}); err != nil {
 		w.Fatal(err)
 	}
-	if _, err := w.store.ClaimSandbox(w.Context(), id, d.Lease, fleet.LaunchWarm, time.Now()); err != nil {
+	if _, err := w.store.ClaimSandbox(w.Context(), d.Lease, fleet.Claim{Sandbox: id, Launch: fleet.LaunchWarm, At: time.Now()}); err != nil {
 		w.Fatal(err)
 	}
 	t, err := w.store.Settle(w.Context(), d.Task.ID, d.Lease.Fence, fleet.Settlement{State: state, EndedAt: time.Now(), Result: fleet.Result{Message: "as told"}})

@@ -45,9 +45,10 @@ const Owner = "muster"
 
 // The values of LabelRole.
 const (
-	RoleSandbox = "sandbox" // a pod, or a claim, that carries one task
-	RoleSeat    = "seat"    // a pod that brings or holds a node
-	RoleControl = "control" // the control plane itself
+	RoleSandbox  = "sandbox"  // a pod, or a claim, that carries one task
+	RoleSeat     = "seat"     // a pod that brings or holds a node
+	RoleControl  = "control"  // the control plane itself
+	RoleConsumer = "consumer" // a process that drives sandboxes for the control plane
 )
 
 // Group is the API group of Muster's own resources.

@@ -268,7 +268,7 @@ func (r *rig) start() fleet.Delivery {
 	if err := r.store.PutSandbox(ctx, box); err != nil {
 		r.t.Fatal(err)
 	}
-	if _, err := r.store.ClaimSandbox(ctx, box.Spec.ID, d[0].Lease, fleet.LaunchWarm, time.Now()); err != nil {
+	if _, err := r.store.ClaimSandbox(ctx, d[0].Lease, fleet.Claim{Sandbox: box.Spec.ID, Launch: fleet.LaunchWarm, At: time.Now()}); err != nil {
 		r.t.Fatal(err)
 	}
 	return d[0]

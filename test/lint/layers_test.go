@@ -30,6 +30,7 @@ var layers = []layer{
 	{"api/v1alpha1", "L1", []string{"internal/fleet", "internal/calendar"}},
 	{"internal/dispatch", "L2", []string{"internal/fleet", "internal/plan"}},
 	{"internal/control", "L2", []string{"internal/fleet", "internal/plan", "internal/forecast", "internal/cost", "internal/calendar", "internal/dispatch"}},
+	{"internal/consumer", "L2", []string{"internal/fleet", "internal/dispatch"}},
 	{"internal/intake", "L2", []string{"internal/fleet"}},
 	{"internal/payload", "L2", []string{"internal/fleet", "api/v1alpha1"}},
 	{"internal/schedule", "L2", []string{"internal/fleet", "internal/calendar", "api/v1alpha1"}},
@@ -65,7 +66,7 @@ var layers = []layer{
 var suites = []string{
 	"internal/queue/queuetest", "internal/store/storetest", "internal/sandbox/sandboxtest", "internal/nodes/nodestest",
 	"internal/queue/memory", "internal/store/memory", "internal/sandbox/fake", "internal/nodes/fake", "internal/sandbox/virtual", "internal/nodes/virtual", "internal/sandbox/link", "internal/sandbox/gateway", "internal/archive",
-	"internal/store/sqlite", "internal/client", "test/kube",
+	"internal/store/sqlite", "internal/client", "internal/consumer", "test/kube",
 }
 
 func layerOf(dir string) (layer, bool) {

@@ -56,10 +56,10 @@ func testClaim(f *fixture) {
 	if s, err := f.Records.Sandbox(f.ctx, box.Spec.ID); err != nil || s.State != fleet.SandboxClaimed || s.Task != first.Task.ID || s.Fence != first.Lease.Fence {
 		f.Errorf("the sandbox is %s by %s fence %d, %v", s.State, s.Task, s.Fence, err)
 	}
-	if _, err := f.Records.ClaimSandbox(f.ctx, box.Spec.ID, second.Lease, fleet.LaunchWarm, at); !errors.Is(err, fleet.ErrConflict) {
+	if _, err := f.Records.ClaimSandbox(f.ctx, second.Lease, fleet.Claim{Sandbox: box.Spec.ID, Launch: fleet.LaunchWarm, At: at}); !errors.Is(err, fleet.ErrConflict) {
 		f.Errorf("claim of a claimed sandbox: %v", err)
 	}
-	if _, err := f.Records.ClaimSandbox(f.ctx, box.Spec.ID, first.Lease, fleet.LaunchWarm, at); err != nil {
+	if _, err := f.Records.ClaimSandbox(f.ctx, first.Lease, fleet.Claim{Sandbox: box.Spec.ID, Launch: fleet.LaunchWarm, At: at}); err != nil {
 		f.Errorf("claim again by the same lease: %v", err)
 	}
 	// A task that holds a sandbox keeps it whatever the clock says.

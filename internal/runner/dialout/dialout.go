@@ -46,7 +46,7 @@ type Options struct {
 	Bearer  string // the one-time identity
 }
 
-// Dialer connects to one gateway. It is safe for concurrent use.
+// Dialer connects to one gateway, or to where that sends it. It is safe for concurrent use.
 type Dialer struct {
 	host string // with port
 	tls  *tls.Config
@@ -55,6 +55,8 @@ type Dialer struct {
 	bearer  string // empty once there is a session
 	uid     string
 	session string
+	name    string    // of the pod, to be shown with the session; empty: not told
+	via     string    // host:port it was sent to, and which took it; empty: host
 	notYet  time.Time // Retry-After
 }
 
@@ -103,34 +105,6 @@ func (d *Dialer) Egress(ctx context.Context) (net.Conn, error) {
 	return d.dial(ctx, pathEgress)
 }
 
-func (d *Dialer) dial(ctx context.Context, path string) (net.Conn, error) {
-	auth, first, err := d.authorization(ctx, path)
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	nd := net.Dialer{
-		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: deadAfter / 2, Interval: deadAfter / 6, Count: 3},
-		Control:         userTimeout,
-	}
-	raw, err := nd.DialContext(ctx, "tcp", d.host)
-	if err != nil {
-		return nil, fmt.Errorf("connect to the control plane: %w", err)
-	}
-	tc := tls.Client(raw, d.tls)
-	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
-	c, err := d.upgrade(ctx, tc, request{path: path, auth: auth, first: first})
-	if !stop() || err != nil {
-		_ = raw.Close()
-		if err == nil {
-			err = ctx.Err()
-		}
-		return nil, err
-	}
-	return c, nil
-}
-
 // userTimeout makes the kernel give a connection up whose bytes nobody
 // acknowledges.
 func userTimeout(_, _ string, rc syscall.RawConn) error {
@@ -144,7 +118,7 @@ func userTimeout(_, _ string, rc syscall.RawConn) error {
 }
 
 // authorization waits as long as the gateway asked to, and says what to show.
-func (d *Dialer) authorization(ctx context.Context, path string) (value string, first bool, err error) {
+func (d *Dialer) authorization(ctx context.Context, path string) (request, error) {
 	d.mu.Lock()
 	wait := time.Until(d.notYet)
 	d.mu.Unlock()
@@ -154,60 +128,68 @@ func (d *Dialer) authorization(ctx context.Context, path string) (value string, 
 		select {
 		case <-t.C:
 		case <-ctx.Done():
-			return "", false, ctx.Err()
+			return request{}, ctx.Err()
 		}
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.session != "" {
-		return "Muster " + d.uid + " " + d.session, false, nil
+		return request{path: path, auth: "Muster " + d.uid + " " + d.session, name: d.name}, nil
 	}
 	if path != pathLink {
-		return "", false, errors.New("the sandbox is not connected to its control plane")
+		return request{}, errors.New("the sandbox is not connected to its control plane")
 	}
-	return "Bearer " + d.bearer, true, nil
+	return request{path: path, auth: "Bearer " + d.bearer, first: true}, nil
 }
 
 type request struct {
 	path, auth string
-	first      bool // with the bearer
+	name       string // of the pod; may be empty
+	first      bool   // with the bearer
 }
 
-// upgrade shakes hands, asks and reads the answer.
-func (d *Dialer) upgrade(ctx context.Context, c *tls.Conn, q request) (net.Conn, error) {
-	if err := c.HandshakeContext(ctx); err != nil {
-		return nil, fmt.Errorf("connect to the control plane: %w", err)
+// upgrade asks and reads the answer; at is where, to where it is sent instead.
+func (d *Dialer) upgrade(c *tls.Conn, at string, q request) (got net.Conn, to string, err error) {
+	head := "GET " + q.path + " HTTP/1.1\r\nHost: " + at + "\r\nConnection: Upgrade\r\nUpgrade: " + upgradeProtocol +
+		"\r\nAuthorization: " + q.auth + "\r\n"
+	if q.name != "" {
+		head += "Muster-Name: " + q.name + "\r\n"
 	}
-	head := "GET " + q.path + " HTTP/1.1\r\nHost: " + d.host + "\r\nConnection: Upgrade\r\nUpgrade: " + upgradeProtocol +
-		"\r\nAuthorization: " + q.auth + "\r\n\r\n"
-	if _, err := io.WriteString(c, head); err != nil {
-		return nil, fmt.Errorf("ask the control plane for a stream: %w", err)
+	if _, err := io.WriteString(c, head+"\r\n"); err != nil {
+		return nil, "", &unreached{fmt.Errorf("ask the control plane for a stream: %w", err)}
 	}
 	br := bufio.NewReaderSize(c, 512)
 	a, err := readHead(br)
 	if err != nil {
-		return nil, fmt.Errorf("answer of the control plane: %w", err)
+		return nil, "", &unreached{fmt.Errorf("answer of the control plane: %w", err)}
+	}
+	if a.status == 307 {
+		to, err = target(a.location, q.path)
+		return nil, to, err
 	}
 	if a.status != 101 {
 		text := readText(br)
-		return nil, d.refused(a, q, text)
+		return nil, "", d.refused(a, q, text)
 	}
 	if !strings.EqualFold(a.upgrade, upgradeProtocol) {
-		return nil, protocol.Violation("the control plane speaks %.100q, not %s", a.upgrade, upgradeProtocol)
+		return nil, "", protocol.Violation("the control plane speaks %.100q, not %s", a.upgrade, upgradeProtocol)
 	}
 	if q.first {
 		if !token(a.session) || !token(a.pod) || len(a.session) > maxToken || len(a.pod) > maxToken {
-			return nil, protocol.Violation("the control plane gave no session")
+			return nil, "", protocol.Violation("the control plane gave no session")
 		}
 		d.mu.Lock()
 		d.uid, d.session, d.bearer = a.pod, a.session, ""
+		if token(a.name) && len(a.name) <= maxToken {
+			d.name = a.name
+		}
 		d.mu.Unlock()
 	}
 	if br.Buffered() == 0 {
-		return c, nil
+		return c, "", nil
 	}
 	early, _ := br.Peek(br.Buffered())
-	return &stream{Conn: c, early: early}, nil
+	return &stream{Conn: c, early: early}, "", nil
 }
 
 // refused turns an answer other than 101 into an error and remembers when to

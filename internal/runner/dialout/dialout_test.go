@@ -68,8 +68,8 @@ func TestWhatComesWithTheHeadIsKept(t *testing.T) {
 	if d.Session() != "s1" || d.bearer != "" {
 		t.Errorf("session %q, bearer %q", d.Session(), d.bearer)
 	}
-	if auth, first, err := d.authorization(t.Context(), pathEgress); auth != "Muster u1 s1" || first || err != nil {
-		t.Errorf("%q %v %v", auth, first, err)
+	if q, err := d.authorization(t.Context(), pathEgress); q.auth != "Muster u1 s1" || q.first || err != nil {
+		t.Errorf("%+v %v", q, err)
 	}
 }
 
@@ -119,7 +119,7 @@ func TestRetryAfter(t *testing.T) {
 				t.Error("no error")
 			}
 			begin := time.Now()
-			if _, _, err := d.authorization(t.Context(), pathLink); err != nil || time.Since(begin) != want {
+			if _, err := d.authorization(t.Context(), pathLink); err != nil || time.Since(begin) != want {
 				t.Errorf("%q: waited %s, want %s; %v", said, time.Since(begin), want, err)
 			}
 		})
@@ -127,7 +127,7 @@ func TestRetryAfter(t *testing.T) {
 	d := &Dialer{bearer: "b", notYet: time.Now().Add(time.Hour)}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, _, err := d.authorization(ctx, pathLink); !errors.Is(err, context.Canceled) {
+	if _, err := d.authorization(ctx, pathLink); !errors.Is(err, context.Canceled) {
 		t.Errorf("a runner that ends: %v", err)
 	}
 }

@@ -24,7 +24,9 @@ type head struct {
 	upgrade    string
 	session    string
 	pod        string // the UID to show with the session
+	name       string // to show besides; empty: none
 	retryAfter string
+	location   string
 }
 
 // readHead reads an answer up to its empty line, and not a byte further than
@@ -55,6 +57,10 @@ func readHead(br *bufio.Reader) (head, error) {
 			h.upgrade = value
 		case "retry-after":
 			h.retryAfter = value
+		case "location":
+			h.location = value
+		case "muster-name":
+			h.name = value
 		case "muster-session":
 			h.session = value
 		case "muster-pod":

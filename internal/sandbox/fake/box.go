@@ -36,6 +36,9 @@ type box struct {
 	gen      int           // attachment whose pump may deliver
 	lastPump chan struct{} // closed when the newest pump has returned
 	script   sync.WaitGroup
+	holder   *Sandboxes    // who created or adopted it last
+	released bool          // by its holder; nobody has adopted it since
+	changed  chan struct{} // closed and replaced when it is released
 }
 
 // event is one thing the runner says.
@@ -50,10 +53,11 @@ type event struct {
 	report   *fleet.RunReport
 }
 
-func newBox(spec fleet.SandboxSpec) *box {
+func newBox(spec fleet.SandboxSpec, holder *Sandboxes) *box {
 	return &box{
 		spec: spec, created: time.Now(), settled: make(chan struct{}),
 		ended: make(chan struct{}), more: make(chan struct{}),
+		holder: holder, changed: make(chan struct{}),
 	}
 }
 

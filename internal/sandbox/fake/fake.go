@@ -25,6 +25,7 @@ const (
 	OpDestroy Op = "destroy"
 	OpList    Op = "list"
 	OpAdopt   Op = "adopt"
+	OpRelease Op = "release"
 )
 
 // Options shape a fake. The zero value creates sandboxes at once and runs
@@ -57,7 +58,10 @@ type Sandboxes struct {
 	pumps  sync.WaitGroup
 }
 
-var _ fleet.Sandboxes = (*Sandboxes)(nil)
+var (
+	_ fleet.Sandboxes = (*Sandboxes)(nil)
+	_ fleet.Releaser  = (*Sandboxes)(nil)
+)
 
 // world is the machine: it outlives the adapters opened on it.
 type world struct {
@@ -65,7 +69,7 @@ type world struct {
 	mu     sync.Mutex
 	boxes  map[fleet.SandboxID]*box
 	inject map[Op][]error
-	owner  *Sandboxes // the adapter that hears of exits
+	owner  *Sandboxes // the newest adapter, which hears of exits nobody else would
 	stats  Counts
 }
 
@@ -104,6 +108,11 @@ func (s *Sandboxes) Reopen() *Sandboxes {
 	_ = s.Close()
 	return s.w.open()
 }
+
+// Beside returns another adapter on the same world while this one stays open,
+// as another consumer of the fleet would have it. Each drives the sandboxes that
+// it created or adopted; see Release.
+func (s *Sandboxes) Beside() *Sandboxes { return s.w.open() }
 
 // Inject makes the next times calls of op fail with err.
 func (s *Sandboxes) Inject(op Op, err error, times int) {
@@ -152,7 +161,6 @@ func (s *Sandboxes) Kill(id fleet.SandboxID, reason fleet.TaskReason) {
 	w := s.w
 	w.mu.Lock()
 	b := w.boxes[id]
-	owner := w.owner
 	w.mu.Unlock()
 	if b == nil {
 		return
@@ -162,7 +170,31 @@ func (s *Sandboxes) Kill(id fleet.SandboxID, reason fleet.TaskReason) {
 	case stateStarting, stateEnded: // Create reports it, or it was announced
 		return
 	}
-	owner.announce(fleet.SandboxExit{ID: id, At: time.Now(), Reason: reason, Err: err})
+	w.announce(b, fleet.SandboxExit{ID: id, At: time.Now(), Reason: reason, Err: err})
+}
+
+// announce tells who holds the sandbox; after a restart the newest adapter,
+// where none has adopted it.
+func (w *world) announce(b *box, e fleet.SandboxExit) {
+	holder, released := b.heldBy()
+	if released {
+		return
+	}
+	if holder == nil || holder.isClosed() {
+		w.mu.Lock()
+		holder = w.owner
+		w.mu.Unlock()
+	}
+	holder.announce(e)
+}
+
+func (s *Sandboxes) isClosed() bool {
+	select {
+	case <-s.closed:
+		return true
+	default:
+		return false
+	}
 }
 
 func (s *Sandboxes) announce(e fleet.SandboxExit) {
@@ -202,12 +234,12 @@ func (s *Sandboxes) enter(ctx context.Context, op Op) error {
 	return nil
 }
 
-// find returns the sandbox if it exists and has not ended.
+// find returns the sandbox if it exists, has not ended and is not another's.
 func (s *Sandboxes) find(id fleet.SandboxID) (*box, error) {
 	s.w.mu.Lock()
 	b := s.w.boxes[id]
 	s.w.mu.Unlock()
-	if b == nil || !b.alive() {
+	if b == nil || !b.alive() || !b.drivenBy(s) {
 		return nil, fmt.Errorf("sandbox %s: %w", id, fleet.ErrNotFound)
 	}
 	return b, nil

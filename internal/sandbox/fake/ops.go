@@ -27,7 +27,7 @@ func (s *Sandboxes) Create(ctx context.Context, spec fleet.SandboxSpec) (fleet.I
 	if err := s.enter(ctx, OpCreate); err != nil {
 		return fleet.Isolation{}, err
 	}
-	b, first, err := w.begin(spec)
+	b, first, err := w.begin(spec, s)
 	if err != nil {
 		return fleet.Isolation{}, err
 	}
@@ -52,7 +52,7 @@ func (s *Sandboxes) Create(ctx context.Context, spec fleet.SandboxSpec) (fleet.I
 	return w.isolation(spec), nil
 }
 
-func (w *world) begin(spec fleet.SandboxSpec) (b *box, first bool, err error) {
+func (w *world) begin(spec fleet.SandboxSpec, s *Sandboxes) (b *box, first bool, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if b := w.boxes[spec.ID]; b != nil {
@@ -61,7 +61,7 @@ func (w *world) begin(spec fleet.SandboxSpec) (b *box, first bool, err error) {
 	if w.o.MaxLive > 0 && len(w.boxes) >= w.o.MaxLive {
 		return nil, false, fmt.Errorf("create %s: %d sandboxes exist: %w", spec.ID, len(w.boxes), fleet.ErrFull)
 	}
-	b = newBox(spec)
+	b = newBox(spec, s)
 	w.boxes[spec.ID] = b
 	w.stats.Creates++
 	w.stats.MaxLive = max(w.stats.MaxLive, len(w.boxes))
@@ -176,7 +176,7 @@ func (s *Sandboxes) Usage(ctx context.Context, id fleet.SandboxID) (fleet.Usage,
 	s.w.mu.Lock()
 	b := s.w.boxes[id]
 	s.w.mu.Unlock()
-	if b == nil {
+	if b == nil || !b.drivenBy(s) {
 		return fleet.Usage{}, fmt.Errorf("usage: sandbox %s: %w", id, fleet.ErrNotFound)
 	}
 	now := time.Now()
@@ -204,10 +204,14 @@ func (s *Sandboxes) Destroy(ctx context.Context, id fleet.SandboxID) error {
 		s.w.stats.Destroyed++
 	}
 	s.w.mu.Unlock()
-	if b != nil {
-		b.end(errors.New("sandbox was destroyed"))
-		b.wait()
+	if b == nil {
+		return nil
 	}
+	why := errors.New("sandbox was destroyed")
+	if was := b.end(why); (was == stateReady || was == stateBusy) && !b.drivenBy(s) {
+		s.w.announce(b, fleet.SandboxExit{ID: id, At: time.Now(), Reason: fleet.ReasonNodeLost, Err: why}) // behind the back of who holds it
+	}
+	b.wait()
 	return nil
 }
 
@@ -226,8 +230,19 @@ func (s *Sandboxes) Adopt(ctx context.Context, spec fleet.SandboxSpec) (fleet.Ta
 	if err := s.enter(ctx, OpAdopt); err != nil {
 		return "", 0, false, err
 	}
-	b, err := s.find(spec.ID)
-	if err != nil || !b.isReady() {
+	s.w.mu.Lock()
+	b := s.w.boxes[spec.ID]
+	s.w.mu.Unlock()
+	if b == nil || !b.isReady() {
+		return "", 0, false, nil
+	}
+	if err := b.adopt(ctx, s); err != nil {
+		if ctx.Err() != nil || s.isClosed() {
+			return "", 0, false, fmt.Errorf("adopt %s: %w", spec.ID, err)
+		}
+		return "", 0, false, nil
+	}
+	if !b.alive() {
 		return "", 0, false, nil
 	}
 	task, fence := b.held()

@@ -222,7 +222,7 @@ func (b *box) pump(a attachment, sink fleet.TaskSink, closed <-chan struct{}) {
 				continue
 			}
 			if !b.alive() {
-				sink.Lost(b.cause())
+				b.lose(a, sink)
 				return
 			}
 			i = 0
@@ -237,10 +237,20 @@ func (b *box) pump(a attachment, sink fleet.TaskSink, closed <-chan struct{}) {
 			return
 		case <-b.ended:
 			if b.drained(i) {
-				sink.Lost(b.cause())
+				b.lose(a, sink)
 				return
 			}
 		}
+	}
+}
+
+// lose tells the sink of the end, unless it was let go or replaced.
+func (b *box) lose(a attachment, sink fleet.TaskSink) {
+	b.mu.Lock()
+	current, err := b.gen == a.gen, b.err
+	b.mu.Unlock()
+	if current {
+		sink.Lost(err)
 	}
 }
 

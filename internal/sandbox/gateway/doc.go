@@ -20,11 +20,33 @@
 //
 //	bearer ──verified──▶ offered ──first byte of the runner, or a session──▶ used
 //
+// # Several processes
+//
+// Where several processes with one key drive the sandboxes of a fleet, a runner
+// may come to any of them. One that does not hold its sandbox asks Elsewhere and
+// answers 307; it takes nothing from the runner and gives it nothing. The runner
+// asks there in the same words and checks the certificate for the same name. With
+// its session it is told the name of its pod, which it shows from then on
+// (Muster-Name), so that a process that never saw it knows whom to ask about.
+//
+// A session is good at all of them, since they have the same key. A one-time
+// identity is good at one, once: only who made the pod takes it, and remembers
+// that it was used. Whoever has adopted the sandbox since, in another process or
+// in a later one, refuses it without having to be told (ErrSpent): what can be
+// adopted was ready before, so its runner has its session.
+//
+//	made here      bearer ──▶ session, once
+//	adopted here   bearer ──▶ 401
+//	not held here  bearer ──▶ 307 or 503
+//
+// # Strangers
+//
 // Everybody in the cluster may connect here, agents included. So whoever has
 // shown nothing yet is bounded: in number, per address and in all; in the time
 // and size of the request's head; and in how many identities are verified at
 // once. Answers are a status and one sentence, and say nothing about others.
 //
+//	307  another process drives this sandbox: Location says where
 //	401  the identity or session is not valid
 //	403  this sandbox may not have that
 //	404  no such path, or the pod is no sandbox of this control plane

@@ -50,9 +50,18 @@ type Options struct {
 	Verify func(ctx context.Context, bearer string) (Identity, error)
 	// Peers finds the sandbox of a pod. fleet.ErrNotFound: it is none of ours;
 	// fleet.ErrUnavailable: we do not know yet.
-	Peers  func(ctx context.Context, id Identity) (Peer, error)
-	Logger *slog.Logger // nil: discarded
+	// ErrSpent: its runner has a session, and showed its identity all the same.
+	Peers func(ctx context.Context, id Identity) (Peer, error)
+	// Elsewhere says at which host:port another process with this Key takes the
+	// runner of a sandbox that Peers does not know; false where that is nobody,
+	// or this process. It may block until ctx ends. nil: there is no other.
+	Elsewhere func(ctx context.Context, id fleet.SandboxID) (address string, ok bool)
+	Logger    *slog.Logger // nil: discarded
 }
+
+// ErrSpent says that a one-time identity was used before, whichever process
+// took it.
+var ErrSpent error = spent
 
 const (
 	// keyBytes is the size of the key, that of the hash.
@@ -65,7 +74,7 @@ const (
 	// that wait for it, each for at most askTimeout.
 	verifying = 64
 	waiting   = 1024
-	// askTimeout bounds Verify and Peers together.
+	// askTimeout bounds Verify, Peers and Elsewhere together.
 	askTimeout = 10 * time.Second
 	// writeTimeout bounds an answer.
 	writeTimeout = 10 * time.Second
@@ -144,6 +153,10 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	peer, err := g.o.Peers(ctx, id)
+	if to := g.elsewhere(ctx, r, id, err); to != "" {
+		redirect(w, r, to)
+		return
+	}
 	if errors.Is(err, fleet.ErrUnavailable) {
 		err = fmt.Errorf("%w: %w", errNotYet, err)
 	}

@@ -27,7 +27,7 @@ func (g *Gateway) upgrade(w http.ResponseWriter, r *http.Request, id Identity, s
 		return fmt.Errorf("take the connection over: %w", err)
 	}
 	_ = nc.SetDeadline(time.Time{}) // those of the head
-	u := &upgraded{Conn: nc, early: rw.Reader, uid: id.UID}
+	u := &upgraded{Conn: nc, early: rw.Reader, uid: id.UID, name: id.Pod}
 	if s.first {
 		u.session = g.Session(id.UID)
 		// Only who has read the answer knows the session, and says hello.
@@ -49,6 +49,7 @@ func (g *Gateway) upgrade(w http.ResponseWriter, r *http.Request, id Identity, s
 type upgraded struct {
 	net.Conn
 	uid     string
+	name    string // of the pod
 	session string // to be told; empty: it is known
 	heard   func() // called before the first byte is handed on; may be nil
 
@@ -65,6 +66,9 @@ func (u *upgraded) accept() error {
 		head := "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: " + Protocol + "\r\n"
 		if u.session != "" {
 			head += "Muster-Pod: " + u.uid + "\r\nMuster-Session: " + u.session + "\r\n"
+			if _, ok := sandboxOf(u.name); ok {
+				head += headerName + ": " + u.name + "\r\n"
+			}
 		}
 		u.err = u.say(head + "\r\n")
 	})

@@ -49,6 +49,9 @@ func (s *Sandboxes) Adopt(ctx context.Context, spec fleet.SandboxSpec) (fleet.Ta
 		return "", 0, false, nil
 	}
 	task, fence, alive := b.session.Held(ctx)
+	if !alive && !s.holds(b) {
+		return "", 0, false, fmt.Errorf("adopt sandbox %s: it was let go meanwhile: %w", spec.ID, fleet.ErrUnavailable)
+	}
 	if !alive {
 		s.drop(b)
 		return "", 0, false, nil

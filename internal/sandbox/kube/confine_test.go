@@ -9,6 +9,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	nodev1 "k8s.io/api/node/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 
 	"muster.dev/muster/internal/fleet"
 	"muster.dev/muster/internal/sandbox/kube"
@@ -75,5 +76,35 @@ func TestTheNetworkIsClosedBeforeTheFirstSandbox(t *testing.T) {
 	open, err := c.client.NetworkingV1().NetworkPolicies(namespace).Get(t.Context(), "muster-coders-open", metav1.GetOptions{})
 	if err != nil || open.Spec.PodSelector.MatchLabels["muster.dev/network"] != "open" || len(open.Spec.Ingress) > 0 {
 		t.Errorf("%+v, %v", open, err)
+	}
+}
+
+// TestSandboxesReachConsumers: those carry the labels of the control plane's pods
+// and a role of their own; nobody else in that namespace is reached.
+func TestSandboxesReachConsumers(t *testing.T) {
+	c := newCluster(t)
+	c.opened(t, func(o *kube.Options) {
+		o.Door.Namespace, o.Door.Labels = "muster", map[string]string{"app.kubernetes.io/instance": "m", "muster.dev/role": "control"}
+	})
+	closed, err := c.client.NetworkingV1().NetworkPolicies(namespace).Get(t.Context(), "muster-coders-sandboxes", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	reached := func(pod labels.Set) bool {
+		for _, to := range closed.Spec.Egress[0].To {
+			ns := to.NamespaceSelector.MatchLabels[corev1.LabelMetadataName]
+			if s, err := metav1.LabelSelectorAsSelector(to.PodSelector); err == nil && ns == "muster" && s.Matches(pod) {
+				return true
+			}
+		}
+		return false
+	}
+	for role, want := range map[string]bool{"control": true, "consumer": true, "sandbox": false, "seat": false, "": false} {
+		if got := reached(labels.Set{"app.kubernetes.io/instance": "m", "muster.dev/role": role}); got != want {
+			t.Errorf("a pod of role %q is reached: %v", role, got)
+		}
+		if reached(labels.Set{"app.kubernetes.io/instance": "another", "muster.dev/role": role}) {
+			t.Errorf("a pod of another release, role %q, is reached", role)
+		}
 	}
 }

@@ -34,6 +34,15 @@
 // secret but a token of its own, which only the init container and the runner's
 // first moment see.
 //
+// # Several processes
+//
+// The adapters of several processes may be open on one fleet. Each watches all
+// of its pods, speaks only of those it holds (made, or adopted) and removes by
+// itself only what it made; List is of the whole fleet. A sandbox goes from one
+// to another by Release there and Adopt here, in any order within Adopt's time:
+// its spec and the gateway's key, which all of them have, are all that Adopt
+// needs. Until it is let go, its runner stays where it is, and cannot be adopted.
+//
 // # While the API server is away
 //
 // Sandboxes go on, claims work, tasks report; the watch comes back by itself.

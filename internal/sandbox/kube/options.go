@@ -58,7 +58,10 @@ type Door struct {
 	// service unless their network is open. Empty: the URL has an address.
 	IP string
 	// Who may be reached: the pods of the control plane, and addresses where it
-	// runs outside of the cluster. One of the two is needed.
+	// runs outside of the cluster. One of the two is needed. Consumers are
+	// reached by the same labels, in the same namespace and at the same port; a
+	// pod of theirs whose role (kube.LabelRole) is RoleConsumer is reached where
+	// the labels name RoleControl.
 	Namespace string
 	Labels    map[string]string
 	CIDRs     []string

@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -60,6 +61,18 @@ func (o Options) policy(kind string, extra map[string]string) *apply.NetworkPoli
 	return p
 }
 
+// pods are the labels of those who take runners: the control plane's pods and,
+// where those are named by their role, those of consumers.
+func (d Door) pods() []map[string]string {
+	all := []map[string]string{d.Labels}
+	if d.Labels[kube.LabelRole] == kube.RoleControl {
+		consumers := maps.Clone(d.Labels)
+		consumers[kube.LabelRole] = kube.RoleConsumer
+		all = append(all, consumers)
+	}
+	return all
+}
+
 // closedPolicy lets sandboxes reach the gateway and nothing else, and nobody
 // reach them.
 func (o Options) closedPolicy() *apply.NetworkPolicyApplyConfiguration {
@@ -71,9 +84,11 @@ func (o Options) closedPolicy() *apply.NetworkPolicyApplyConfiguration {
 		if ns == "" {
 			ns = o.Namespace
 		}
-		to.WithTo(apply.NetworkPolicyPeer().
-			WithNamespaceSelector(applymetav1.LabelSelector().WithMatchLabels(map[string]string{corev1.LabelMetadataName: ns})).
-			WithPodSelector(applymetav1.LabelSelector().WithMatchLabels(o.Door.Labels)))
+		for _, pods := range o.Door.pods() {
+			to.WithTo(apply.NetworkPolicyPeer().
+				WithNamespaceSelector(applymetav1.LabelSelector().WithMatchLabels(map[string]string{corev1.LabelMetadataName: ns})).
+				WithPodSelector(applymetav1.LabelSelector().WithMatchLabels(pods)))
+		}
 	}
 	for _, c := range o.Door.CIDRs {
 		to.WithTo(apply.NetworkPolicyPeer().WithIPBlock(apply.IPBlock().WithCIDR(c)))

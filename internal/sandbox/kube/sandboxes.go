@@ -38,9 +38,13 @@ type Sandboxes struct {
 	boxes   map[fleet.SandboxID]*box
 	blind   error // why the watch does not see
 	orphans map[string]bool
+	let     map[string]bool // UIDs of pods that were let go and live on
 }
 
-var _ fleet.Sandboxes = (*Sandboxes)(nil)
+var (
+	_ fleet.Sandboxes = (*Sandboxes)(nil)
+	_ fleet.Releaser  = (*Sandboxes)(nil)
+)
 
 // maker makes and removes what a sandbox is in the cluster.
 type maker interface {
@@ -78,7 +82,7 @@ func New(ctx context.Context, o Options) (*Sandboxes, error) {
 	}
 	s := &Sandboxes{
 		o: o, process: rand.Text()[:16],
-		exits: make(chan fleet.SandboxExit, 1024), boxes: map[fleet.SandboxID]*box{}, orphans: map[string]bool{},
+		exits: make(chan fleet.SandboxExit, 1024), boxes: map[fleet.SandboxID]*box{}, orphans: map[string]bool{}, let: map[string]bool{},
 	}
 	if err := s.ensurePolicies(ctx); err != nil {
 		return nil, fmt.Errorf("open sandboxes: %w", err)
@@ -101,7 +105,7 @@ func New(ctx context.Context, o Options) (*Sandboxes, error) {
 		return nil, fmt.Errorf("open sandboxes: %w", err)
 	}
 	s.marks.start()
-	o.Exchange.serve(o.Namespace, 1)
+	o.Exchange.serve(s)
 	return s, nil
 }
 
@@ -225,9 +229,7 @@ var errDestroyed = fmt.Errorf("the sandbox was destroyed while it started: %w", 
 // Close implements fleet.Sandboxes. Creates that are under way fail and are
 // undone.
 func (s *Sandboxes) Close() error {
-	if s.ctx.Err() == nil {
-		s.o.Exchange.serve(s.o.Namespace, -1)
-	}
+	s.o.Exchange.leave(s)
 	s.cancel()
 	s.mu.Lock()
 	boxes := make([]*box, 0, len(s.boxes))

@@ -93,6 +93,9 @@ func (s *Sandboxes) saw(o any, gone bool) {
 		s.observe(pod)
 		return
 	}
+	s.mu.Lock()
+	delete(s.let, string(pod.UID))
+	s.mu.Unlock()
 	if b := s.o.Exchange.find(string(pod.UID)); b != nil && s.holds(b) {
 		s.end(b, removed(pod))
 	}
@@ -148,12 +151,12 @@ func (s *Sandboxes) unknown(pod *corev1.Pod) {
 	uid := string(pod.UID)
 	s.mu.Lock()
 	_, held := s.boxes[id]
-	known := s.orphans[uid]
+	known := s.orphans[uid] || s.let[uid]
 	if !held && !known {
 		s.orphans[uid] = true
 	}
 	s.mu.Unlock()
-	if held || known { // being made, or being removed
+	if held || known { // being made, being removed, or let go
 		return
 	}
 	s.wg.Go(func() {

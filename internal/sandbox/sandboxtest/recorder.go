@@ -223,6 +223,16 @@ func (r *Recorder) Wait(t *testing.T) {
 	}
 }
 
+// Unended checks that the end of the task was not told.
+func (r *Recorder) Unended(t *testing.T) {
+	t.Helper()
+	select {
+	case <-r.ended:
+		t.Errorf("the end was told: the task %s", r.how())
+	default:
+	}
+}
+
 // WaitLog returns when the log contains text.
 func (r *Recorder) WaitLog(t *testing.T, text string) {
 	t.Helper()

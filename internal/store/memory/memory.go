@@ -34,12 +34,15 @@ type Store struct {
 	decisions []fleet.DecisionRecord
 	policies  map[string][]byte // by digest
 	events    []fleet.Event
-	watchers  map[chan struct{}]struct{}
-	schedules map[string]fleet.Schedule
-	settings  map[string][]byte
-	messages  map[fleet.TaskID]fleet.HeldMessage
-	ledger    ledger
-	faults    map[string]*fault
+	watchers  map[chan struct{}]struct{} // of events
+	// boxWatchers are told of records of sandboxes.
+	boxWatchers map[chan struct{}]struct{}
+	consumers   map[string]consumer
+	schedules   map[string]fleet.Schedule
+	settings    map[string][]byte
+	messages    map[fleet.TaskID]fleet.HeldMessage
+	ledger      ledger
+	faults      map[string]*fault
 }
 
 // entry is one task with what the queue knows about it.
@@ -82,7 +85,7 @@ func New(o Options) *Store {
 		opt: o, wake: make(chan struct{}, 1),
 		tasks: map[fleet.TaskID]*entry{}, keys: map[key]fleet.TaskID{},
 		arrived: map[fleet.PoolKey]int64{}, sandboxes: map[fleet.SandboxID]fleet.Sandbox{},
-		watchers: map[chan struct{}]struct{}{}, schedules: map[string]fleet.Schedule{},
+		watchers: map[chan struct{}]struct{}{}, boxWatchers: map[chan struct{}]struct{}{}, consumers: map[string]consumer{}, schedules: map[string]fleet.Schedule{},
 		settings: map[string][]byte{}, policies: map[string][]byte{}, messages: map[fleet.TaskID]fleet.HeldMessage{}, faults: map[string]*fault{},
 	}
 }
@@ -178,7 +181,7 @@ func (s *Store) held(id fleet.TaskID, fence int64) (*entry, error) {
 func (s *Store) write(e *entry, t fleet.Task) fleet.Task {
 	if sb, ok := s.sandboxes[e.task.Sandbox]; ok &&
 		sb.State == fleet.SandboxClaimed && sb.Task == t.ID && sb.Fence == t.Fence {
-		s.sandboxes[sb.Spec.ID] = lifecycle.Freed(sb)
+		s.put(lifecycle.Freed(sb))
 	}
 	e.task, e.leased = lifecycle.CloneTask(t), false
 	if t.State.Final() && t.Spec.Webhook != "" && e.hook == hookNone {

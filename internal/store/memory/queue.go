@@ -190,7 +190,7 @@ func (q queue) Lease(ctx context.Context, r fleet.LeaseRequest) ([]fleet.Deliver
 		e.leased, e.until = true, now.Add(r.Visibility)
 		if r.Claim != nil {
 			if c, ok := r.Claim(lifecycle.CloneTask(e.task)); ok {
-				_, _ = s.claim(e, c.Sandbox, c.Launch, c.At) // else it is leased only
+				_, _ = s.claim(e, c) // else it is leased only
 			}
 		}
 		out = append(out, fleet.Delivery{

@@ -22,12 +22,12 @@ func (s *Store) PutSandbox(ctx context.Context, sb fleet.Sandbox) error {
 	if lifecycle.Overlooks(s.sandboxes[sb.Spec.ID], sb) {
 		return fmt.Errorf("put sandbox %s as %s: task %s has claimed it: %w", sb.Spec.ID, sb.State, s.sandboxes[sb.Spec.ID].Task, fleet.ErrConflict)
 	}
-	s.sandboxes[sb.Spec.ID] = lifecycle.CloneSandbox(lifecycle.CleanSandbox(sb))
+	s.put(lifecycle.CloneSandbox(lifecycle.CleanSandbox(sb)))
 	return nil
 }
 
 // ClaimSandbox implements fleet.SandboxRecords.
-func (s *Store) ClaimSandbox(ctx context.Context, id fleet.SandboxID, l fleet.Lease, launch fleet.Launch, at time.Time) (fleet.Task, error) {
+func (s *Store) ClaimSandbox(ctx context.Context, l fleet.Lease, c fleet.Claim) (fleet.Task, error) {
 	if err := s.begin(ctx, "ClaimSandbox"); err != nil {
 		return fleet.Task{}, err
 	}
@@ -36,15 +36,18 @@ func (s *Store) ClaimSandbox(ctx context.Context, id fleet.SandboxID, l fleet.Le
 	if err != nil {
 		return fleet.Task{}, fmt.Errorf("claim: %w", err)
 	}
-	return s.claim(e, id, launch, at)
+	return s.claim(e, c)
 }
 
 // claim joins a leased task and a ready sandbox; the lock is held.
-func (s *Store) claim(e *entry, id fleet.SandboxID, launch fleet.Launch, at time.Time) (fleet.Task, error) {
+func (s *Store) claim(e *entry, c fleet.Claim) (fleet.Task, error) {
+	id := c.Sandbox
 	sb, ok := s.sandboxes[id]
 	switch {
 	case !ok:
 		return fleet.Task{}, fmt.Errorf("claim sandbox %s: %w", id, fleet.ErrNotFound)
+	case lifecycle.Foreign(sb, c.Owner) != nil:
+		return fleet.Task{}, fmt.Errorf("claim: %w", lifecycle.Foreign(sb, c.Owner))
 	case sb.State == fleet.SandboxClaimed && sb.Task == e.task.ID && sb.Fence == e.task.Fence:
 		return lifecycle.CloneTask(e.task), nil
 	case e.task.State.Active():
@@ -52,8 +55,8 @@ func (s *Store) claim(e *entry, id fleet.SandboxID, launch fleet.Launch, at time
 	case sb.State != fleet.SandboxReady:
 		return fleet.Task{}, fmt.Errorf("claim sandbox %s: it is %s: %w", id, sb.State, fleet.ErrConflict)
 	}
-	e.task, sb = lifecycle.Claimed(e.task, sb, launch, at)
-	s.sandboxes[id] = sb
+	e.task, sb = lifecycle.Claimed(e.task, sb, c.Launch, c.At)
+	s.put(sb)
 	s.arm()
 	return lifecycle.CloneTask(e.task), nil
 }
@@ -157,12 +160,7 @@ func (s *Store) AppendEvents(ctx context.Context, ev []fleet.Event) ([]fleet.Eve
 		s.events = append(s.events, e)
 		out = append(out, lifecycle.CloneEvent(e))
 	}
-	for w := range s.watchers {
-		select {
-		case w <- struct{}{}:
-		default:
-		}
-	}
+	poke(s.watchers)
 	return out, nil
 }
 
@@ -190,15 +188,7 @@ func (s *Store) Events(ctx context.Context, f fleet.EventFilter) ([]fleet.Event,
 
 // WakeEvents implements fleet.Journal.
 func (s *Store) WakeEvents() (<-chan struct{}, func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	w := make(chan struct{}, 1)
-	s.watchers[w] = struct{}{}
-	return w, func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		delete(s.watchers, w)
-	}
+	return s.watch(s.watchers)
 }
 
 // PutSchedule implements fleet.Schedules.

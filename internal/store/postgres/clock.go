@@ -72,8 +72,8 @@ func (db *DB) keepTime() {
 
 // peers is what the other processes have changed, as counted in the table.
 type peers struct {
-	queue, events int64
-	known         bool
+	queue, events, boxes int64
+	known                bool
 }
 
 // turn does what is due. A failure is one of the next call, too, and is
@@ -85,10 +85,10 @@ func (db *DB) turn(seen *peers) {
 	err := db.read(context.Background(), "turn", func(ctx context.Context, p *pgxpool.Pool) error {
 		b := &pgx.Batch{}
 		db.queueTurn(b, &moved)
-		b.Queue(`SELECT coalesce(sum(queue), 0)::bigint, coalesce(sum(events), 0)::bigint,
+		b.Queue(`SELECT coalesce(sum(queue), 0)::bigint, coalesce(sum(events), 0)::bigint, coalesce(sum(boxes), 0)::bigint,
 			(SELECT min(due_at) FROM tasks WHERE place = 1), (SELECT min(lease_until) FROM tasks WHERE place = 2)
 			FROM peers WHERE id <> $1`, db.id).QueryRow(func(row pgx.Row) error {
-			return row.Scan(&others.queue, &others.events, &due, &until)
+			return row.Scan(&others.queue, &others.events, &others.boxes, &due, &until)
 		})
 		return p.SendBatch(ctx, b).Close()
 	})
@@ -108,7 +108,7 @@ func (db *DB) turn(seen *peers) {
 		db.changed(exchange{woken: true})
 	}
 	if seen.known {
-		db.wakeUp(seen.queue != others.queue, seen.events != others.events)
+		db.wakeUp(exchange{woken: seen.queue != others.queue, told: seen.events != others.events, boxed: seen.boxes != others.boxes})
 	}
 	*seen = others
 }

@@ -37,16 +37,26 @@
 // [DB.Lead] begins a new term. From that instant a store that led before is
 // refused ([ErrDeposed], which is fleet.ErrFenced) whatever an earlier leader
 // must not write any more: leases, claims, everything under a fence, records of
-// sandboxes, the journal, settings. Lead waits for transactions that are under
-// way. Submissions, cancellations and schedules are taken from any process, and
-// a store that never led is not checked. [DB.Campaign] elects a leader where
-// there is no cluster to do it.
+// sandboxes and whose they are, the journal, settings. Lead waits for
+// transactions that are under way. Submissions, cancellations and schedules are
+// taken from any process, and a store that never led is not checked.
+// [DB.Campaign] elects a leader where there is no cluster to do it.
+//
+// # Owners
+//
+// Sandboxes are driven by consumers, processes that open the store beside the
+// leader's and never lead. A claim takes a sandbox of the claimer's only, also
+// when it is made along with a lease. [DB.TakeOver] raises the fence of the task
+// with the owner in one transaction, so that of a former owner that still lives
+// nothing counts; it locks the task before the sandbox, as claims do. How old
+// the word of a consumer is goes by the server's clock.
 //
 // # Push
 //
 // What one process changes wakes the others by NOTIFY, heard on a connection of
-// its own; within the process it wakes at once. Should push fail, each process
-// looks once a second whether another has changed anything.
+// its own; within the process it wakes at once. Consumers of the queue, readers
+// of events and of records of sandboxes are told apart. Should push fail, each
+// process looks once a second whether another has changed anything.
 //
 // # Bounds and damage
 //

@@ -16,11 +16,15 @@ type call = pg.Call[exchange]
 // exchange is what the calls of one transaction share.
 type exchange struct {
 	added int // tasks, so far
-	// woken and told say that consumers and readers of events have something to
-	// see; next is when the queue will change by itself because of it.
-	woken, told bool
-	next        time.Time
+	// woken, told and boxed say that consumers, readers of events and of records
+	// of sandboxes have something to see; next is when the queue will change by
+	// itself because of it.
+	woken, told, boxed bool
+	next               time.Time
 }
+
+// seen tells whether others have something to see.
+func (x *exchange) seen() bool { return x.woken || x.told || x.boxed }
 
 // expect notes that the queue changes at a time.
 func (x *exchange) expect(at time.Time) {
@@ -37,7 +41,7 @@ func (db *DB) hooks() pg.Hooks[exchange] {
 			}
 		},
 		End: func(b *pgx.Batch, lane int, x *exchange) {
-			if x.woken || x.told {
+			if x.seen() {
 				db.mark(b, lane, *x)
 			}
 		},
@@ -59,9 +63,9 @@ func (db *DB) inTerm(b *pgx.Batch) {
 
 // mark tells the other processes, should push not reach them.
 func (db *DB) mark(b *pgx.Batch, lane int, x exchange) {
-	b.Queue(`INSERT INTO peers AS p (id, lane, queue, events) VALUES ($1, $2, $3, $4)
-		ON CONFLICT (id, lane) DO UPDATE SET queue = p.queue + excluded.queue, events = p.events + excluded.events, at = now()`,
-		db.id, lane, one(x.woken), one(x.told))
+	b.Queue(`INSERT INTO peers AS p (id, lane, queue, events, boxes) VALUES ($1, $2, $3, $4, $5)
+		ON CONFLICT (id, lane) DO UPDATE SET queue = p.queue + excluded.queue, events = p.events + excluded.events, boxes = p.boxes + excluded.boxes, at = now()`,
+		db.id, lane, one(x.woken), one(x.told), one(x.boxed))
 }
 
 func one(yes bool) int64 {

@@ -143,7 +143,7 @@ func (l *leasing) transact(ctx context.Context, c *pgx.Conn) error {
 	ids := choose(l.rows, l.db.shares(), l.slots, mostLeased)
 	if len(ids) == 0 {
 		b := &pgx.Batch{}
-		if l.x.woken {
+		if l.x.seen() {
 			l.db.mark(b, turnLane, l.x)
 		}
 		b.Queue("COMMIT")
@@ -165,6 +165,7 @@ func (l *leasing) look(ctx context.Context, c *pgx.Conn) error {
 	b.Queue("SELECT pg_advisory_xact_lock($1)", l.db.leases)
 	l.db.queueTurn(b, &l.x.woken)
 	for _, d := range l.db.doubts {
+		l.x.boxed = true
 		d.queue(b)
 	}
 	var pools []string
@@ -238,7 +239,7 @@ func (l *leasing) take(ctx context.Context, c *pgx.Conn) error {
 	if err := l.queueTake(b); err != nil {
 		return err
 	}
-	if l.x.woken {
+	if l.x.seen() {
 		l.db.mark(b, turnLane, l.x)
 	}
 	b.Queue("COMMIT")
@@ -261,7 +262,7 @@ func (l *leasing) take(ctx context.Context, c *pgx.Conn) error {
 // queueTake queues the one statement that leases all, and claims a sandbox that
 // is still ready for each task that one was named for.
 func (l *leasing) queueTake(b *pgx.Batch) error {
-	var ids, phases, boxes, launches []string
+	var ids, phases, boxes, launches, owners []string
 	var at []int64
 	for i, r := range l.picked {
 		p, err := encodePhases(r.Phases)
@@ -270,16 +271,18 @@ func (l *leasing) queueTake(b *pgx.Batch) error {
 		}
 		ids, phases, at = append(ids, string(r.ID)), append(phases, p), append(at, nano(l.claims[i].At))
 		boxes, launches = append(boxes, string(l.claims[i].Sandbox)), append(launches, string(l.claims[i].Launch))
+		owners = append(owners, clean(l.claims[i].Owner))
+		l.x.boxed = l.x.boxed || l.claims[i].Sandbox != ""
 	}
-	b.Queue(`WITH w AS (SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[]) AS w (id, phases, box, launch, at)),
+	b.Queue(`WITH w AS (SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $9::text[]) AS w (id, phases, box, launch, at, owner)),
 		box AS (UPDATE sandboxes s SET state = 'claimed', task = w.id, fence = t.fence + 1, claimed_at = w.at
-			FROM w JOIN tasks t ON t.id = w.id WHERE s.id = w.box AND s.state = 'ready' RETURNING s.id, s.node, w.id AS task)
+			FROM w JOIN tasks t ON t.id = w.id WHERE s.id = w.box AND s.state = 'ready' AND s.owner = w.owner RETURNING s.id, s.node, w.id AS task)
 		UPDATE tasks t SET attempt = t.attempt + 1, fence = t.fence + 1, phases = w.phases, lease_until = CASE WHEN box.id IS NULL THEN $6::bigint ELSE 0 END,
 			lease_owner = $7, lease_term = $8, place = CASE WHEN box.id IS NULL THEN 2 ELSE 3 END, state = CASE WHEN box.id IS NULL THEN t.state ELSE 'claimed' END,
 			sandbox = coalesce(box.id, ''), node = coalesce(box.node, ''), launch = CASE WHEN box.id IS NULL THEN '' ELSE w.launch END,
 			claimed_at = CASE WHEN box.id IS NULL THEN 0 ELSE w.at END, result = CASE WHEN box.id IS NULL THEN t.result ELSE '' END
 		FROM w LEFT JOIN box ON box.task = w.id WHERE t.id = w.id RETURNING t.id, t.sandbox, t.node`,
-		ids, phases, boxes, launches, at, l.now.Add(l.request.Visibility).UnixNano(), l.db.id, l.db.term.Load()).Query(func(rows pgx.Rows) error {
+		ids, phases, boxes, launches, at, l.now.Add(l.request.Visibility).UnixNano(), l.db.id, l.db.term.Load(), owners).Query(func(rows pgx.Rows) error {
 		defer rows.Close()
 		for rows.Next() {
 			var id fleet.TaskID

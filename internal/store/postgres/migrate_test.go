@@ -139,7 +139,7 @@ func fill(t *testing.T, db *DB) {
 	submit(t, db, tasks...)
 	got := lease(t, db, "p", 2)
 	for _, d := range got {
-		_, err := db.ClaimSandbox(ctx, ready(t, db), d.Lease, fleet.LaunchWarm, fixtureTime)
+		_, err := db.ClaimSandbox(ctx, d.Lease, fleet.Claim{Sandbox: ready(t, db), Launch: fleet.LaunchWarm, At: fixtureTime})
 		must(err)
 	}
 	_, err := db.Settle(ctx, got[0].Lease.Task, got[0].Lease.Fence, fleet.Settlement{State: fleet.TaskLost, EndedAt: fixtureTime, Result: fleet.Result{Message: "gone"}})
@@ -150,6 +150,8 @@ func fill(t *testing.T, db *DB) {
 	must(err)
 	must(db.PutSchedule(ctx, fleet.Schedule{Name: "nightly", Cron: "0 3 * * *", Task: []byte("{}"), Next: fixtureTime}))
 	must(db.PutSetting(ctx, "spec", []byte("value")))
+	must(db.Post(ctx, fleet.Posting{Seq: 1, State: []byte("s"), Books: []fleet.Book{{Span: fleet.BookDay, From: fixtureTime.Truncate(24 * time.Hour), Content: []byte("b")}}}))
+	must(db.PutConsumer(ctx, fleet.Consumer{Name: "c1", Address: "10.0.0.1:8443", Running: 1}))
 }
 
 // testUpgrade opens a schema of every version there ever was.
@@ -171,6 +173,8 @@ func testUpgrade(t *testing.T, s *servers.Postgres) {
 				t.Fatalf("schema %d after the migration", v)
 			}
 			checkFilled(t, db)
+			checkConsumers(t, db, m.Version >= 2)
+			checkLedger(t, db, m.Version >= 3)
 			recount(t, db)
 			if err := db.Close(); err != nil {
 				t.Error(err)
@@ -219,6 +223,22 @@ func checkFilled(t *testing.T, db *DB) {
 	}
 	if out := submit(t, db, fleet.Task{Spec: tasks[0].Spec}); out[0].ID != tasks[0].ID {
 		t.Errorf("idempotency key after the migration: %v", out)
+	}
+}
+
+// checkConsumers: the first schema kept none, and no owners.
+func checkConsumers(t *testing.T, db *DB, some bool) {
+	t.Helper()
+	all, err := db.Consumers(t.Context())
+	if err != nil || len(all) > 0 != some || some && (all[0].Name != "c1" || all[0].Running != 1 || all[0].Age <= 0) {
+		t.Errorf("consumers: %+v, %v", all, err)
+	}
+	boxes, err := db.Sandboxes(t.Context(), time.Time{})
+	if err != nil || len(boxes) == 0 || boxes[0].Owner != "" {
+		t.Fatalf("sandboxes: %+v, %v", boxes, err)
+	}
+	if got, _, err := db.TakeOver(t.Context(), boxes[0].Spec.ID, "", "c1"); err != nil || got.Owner != "c1" {
+		t.Errorf("taken over: %+v, %v", got, err)
 	}
 }
 
@@ -274,4 +294,16 @@ func readFixture(t *testing.T, name string) string {
 		}
 	}
 	return strings.Join(keep, "\n")
+}
+
+// checkLedger: earlier schemas kept none.
+func checkLedger(t *testing.T, db *DB, kept bool) {
+	t.Helper()
+	want := int64(0)
+	if kept {
+		want = 1
+	}
+	if seq, _, err := db.LedgerState(t.Context()); err != nil || seq != want {
+		t.Errorf("the ledger is at %d, %v; want %d", seq, err, want)
+	}
 }

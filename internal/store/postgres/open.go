@@ -97,14 +97,15 @@ type DB struct {
 	wake          chan struct{}
 	clock         clock
 	push          chan struct{} // holds one value while others are to be told
-	toTell        atomic.Uint32 // toldQueue, toldEvents
+	toTell        atomic.Uint32 // toldQueue, toldEvents, toldBoxes
 	untrimmed     atomic.Int64  // records of the journal since the last trim
 	last          lastDecision  // of the journal's lane
 	folding       folding
 
-	mu       sync.Mutex // guards what follows
-	tenants  map[fleet.TenantID]fleet.Share
-	watchers map[chan struct{}]struct{}
+	mu          sync.Mutex // guards what follows
+	tenants     map[fleet.TenantID]fleet.Share
+	watchers    map[chan struct{}]struct{} // of events
+	boxWatchers map[chan struct{}]struct{} // of records of sandboxes
 }
 
 // Open opens the store in a schema of the database at dsn (a postgres:// URL or
@@ -127,7 +128,7 @@ func Open(ctx context.Context, dsn string, o Options) (*DB, error) {
 	}
 	db := &DB{
 		opt: o, server: server, id: rand.Int64(), //nolint:gosec // to be told from others, no secret
-		tenants: o.Tenants, watchers: map[chan struct{}]struct{}{},
+		tenants: o.Tenants, watchers: map[chan struct{}]struct{}{}, boxWatchers: map[chan struct{}]struct{}{},
 		wake: make(chan struct{}, 1), stopped: make(chan struct{}), push: make(chan struct{}, 1),
 		clock: clock{kick: make(chan struct{}, 1)},
 	}
@@ -138,7 +139,7 @@ func Open(ctx context.Context, dsn string, o Options) (*DB, error) {
 	db.aside.Go(db.keepTime)
 	db.aside.Go(db.keepPushing)
 	db.aside.Go(db.keepFolding)
-	server.Listen(db.channel(), db.heard, func() { db.heard("qe") })
+	server.Listen(db.channel(), db.heard, func() { db.heard("qes") })
 	poke(db.wake)
 	return db, nil
 }

@@ -11,6 +11,7 @@ import (
 const (
 	toldQueue = 1 << iota
 	toldEvents
+	toldBoxes
 )
 
 // between is the least time between two notifications: the server commits
@@ -24,7 +25,7 @@ func (db *DB) changed(x exchange) {
 	if !x.next.IsZero() {
 		db.clock.expect(x.next)
 	}
-	if !x.woken && !x.told {
+	if !x.seen() {
 		return
 	}
 	var what uint32
@@ -34,23 +35,30 @@ func (db *DB) changed(x exchange) {
 	if x.told {
 		what |= toldEvents
 	}
-	db.wakeUp(x.woken, x.told)
+	if x.boxed {
+		what |= toldBoxes
+	}
+	db.wakeUp(x)
 	db.toTell.Or(what)
 	poke(db.push)
 }
 
 // wakeUp wakes who waits in this process.
-func (db *DB) wakeUp(queue, events bool) {
-	if queue {
+func (db *DB) wakeUp(x exchange) {
+	if x.woken {
 		poke(db.wake)
-	}
-	if !events {
-		return
 	}
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	for w := range db.watchers {
-		poke(w)
+	if x.told {
+		for w := range db.watchers {
+			poke(w)
+		}
+	}
+	if x.boxed {
+		for w := range db.boxWatchers {
+			poke(w)
+		}
 	}
 }
 
@@ -63,7 +71,7 @@ func (db *DB) heard(payload string) {
 	if what == "" {
 		what = from
 	}
-	db.wakeUp(strings.Contains(what, "q"), strings.Contains(what, "e"))
+	db.wakeUp(exchange{woken: strings.Contains(what, "q"), told: strings.Contains(what, "e"), boxed: strings.Contains(what, "s")})
 }
 
 // label tells this store's notifications from others'.
@@ -93,20 +101,26 @@ func (db *DB) keepPushing() {
 		if told&toldEvents != 0 {
 			what += "e"
 		}
+		if told&toldBoxes != 0 {
+			what += "s"
+		}
 		_ = db.server.Notify(context.Background(), db.channel(), what)
 		pause.Reset(between)
 	}
 }
 
 // WakeEvents implements fleet.Journal.
-func (db *DB) WakeEvents() (<-chan struct{}, func()) {
+func (db *DB) WakeEvents() (<-chan struct{}, func()) { return db.watch(db.watchers) }
+
+// watch adds a channel to those that wakeUp wakes.
+func (db *DB) watch(all map[chan struct{}]struct{}) (<-chan struct{}, func()) {
 	w := make(chan struct{}, 1)
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	db.watchers[w] = struct{}{}
+	all[w] = struct{}{}
 	return w, func() {
 		db.mu.Lock()
 		defer db.mu.Unlock()
-		delete(db.watchers, w)
+		delete(all, w)
 	}
 }

@@ -58,19 +58,14 @@ func (db *DB) PutSandbox(ctx context.Context, s fleet.Sandbox) error {
 				return err
 			})
 		},
-		Decide: func(*exchange) error {
+		Decide: func(x *exchange) error {
 			if lifecycle.Overlooks(was, s) {
 				return fmt.Errorf("sandbox %s as %s: task %s has claimed it: %w", s.Spec.ID, s.State, was.Task, fleet.ErrConflict)
 			}
+			x.boxed = true
 			return nil
 		},
-		Write: func(b *pgx.Batch) {
-			b.Queue(`INSERT INTO sandboxes (id, state, task, fence, node, claimed_at, gone_at, gone, record) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-				ON CONFLICT (id) DO UPDATE SET state = excluded.state, task = excluded.task, fence = excluded.fence, node = excluded.node,
-				claimed_at = excluded.claimed_at, gone_at = excluded.gone_at, gone = excluded.gone, record = excluded.record`,
-				string(s.Spec.ID), string(s.State), string(s.Task), s.Fence, string(s.Spec.Node),
-				nano(s.ClaimedAt), nano(s.GoneAt), s.State == fleet.SandboxGone, string(record))
-		},
+		Write: func(b *pgx.Batch) { putSandbox(b, &s, string(record)) },
 	})
 }
 
@@ -88,10 +83,10 @@ type claiming struct {
 
 // ClaimSandbox implements fleet.SandboxRecords. Claiming again what the same
 // lease has claimed returns the task as it is.
-func (db *DB) ClaimSandbox(ctx context.Context, id fleet.SandboxID, l fleet.Lease, launch fleet.Launch, at time.Time) (fleet.Task, error) {
-	c := &claiming{db: db, lease: l, claim: fleet.Claim{Sandbox: id, Launch: launch, At: at}}
+func (db *DB) ClaimSandbox(ctx context.Context, l fleet.Lease, claim fleet.Claim) (fleet.Task, error) {
+	c := &claiming{db: db, lease: l, claim: claim}
 	err := db.work.Write(ctx, &call{
-		Name: "claim sandbox", Led: true, Keys: []string{taskKey(l.Task), sandboxKey(id)},
+		Name: "claim sandbox", Led: true, Keys: []string{taskKey(l.Task), sandboxKey(claim.Sandbox)},
 		Read: c.read, Decide: c.decide, Write: c.write,
 	})
 	if err != nil {
@@ -102,23 +97,10 @@ func (db *DB) ClaimSandbox(ctx context.Context, id fleet.SandboxID, l fleet.Leas
 
 func (c *claiming) read(b *pgx.Batch) {
 	lockTask(b, c.lease.Task, &c.r, &c.problem)
-	c.box, c.absent = fleet.Sandbox{}, nil
-	b.Queue(selectSandbox+"WHERE id = $1 FOR UPDATE", string(c.claim.Sandbox)).QueryRow(func(row pgx.Row) error {
-		s, err := scanSandbox(row)
-		switch {
-		case errors.Is(err, pgx.ErrNoRows):
-			c.absent = fmt.Errorf("sandbox %s: %w", c.claim.Sandbox, fleet.ErrNotFound)
-		case errors.Is(err, fleet.ErrCorrupt):
-			c.absent = err
-		case err != nil:
-			return err
-		}
-		c.box = s
-		return nil
-	})
+	lockSandbox(b, c.claim.Sandbox, &c.box, &c.absent)
 }
 
-func (c *claiming) decide(*exchange) error {
+func (c *claiming) decide(x *exchange) error {
 	c.writes = false
 	if c.problem != nil {
 		return c.problem
@@ -129,6 +111,8 @@ func (c *claiming) decide(*exchange) error {
 	switch id := c.claim.Sandbox; {
 	case c.absent != nil:
 		return c.absent
+	case lifecycle.Foreign(c.box, c.claim.Owner) != nil:
+		return lifecycle.Foreign(c.box, c.claim.Owner)
 	case c.box.State == fleet.SandboxClaimed && c.box.Task == c.r.ID && c.box.Fence == c.r.Fence:
 		return nil
 	case c.r.State.Active():
@@ -137,7 +121,7 @@ func (c *claiming) decide(*exchange) error {
 		return fmt.Errorf("sandbox %s is %s: %w", id, c.box.State, fleet.ErrConflict)
 	}
 	c.r.Task, c.box = lifecycle.Claimed(c.r.Task, c.box, c.claim.Launch, c.claim.At)
-	c.writes = true
+	c.writes, x.boxed = true, true
 	return nil
 }
 

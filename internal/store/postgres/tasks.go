@@ -82,7 +82,7 @@ func (e *ending) take(x *exchange, step func(*record) error) error {
 	if e.phases, e.result, err = e.r.encoded(); err != nil {
 		return err
 	}
-	x.woken = true
+	x.woken, x.boxed = true, x.boxed || e.was.Sandbox != ""
 	if e.r.place == isDelayed {
 		x.expect(e.r.DueAt)
 	}

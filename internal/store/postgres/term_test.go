@@ -29,7 +29,7 @@ func testOldLeader(t *testing.T, s *servers.Postgres) {
 	first := lead(t, old)
 	box := ready(t, old)
 	held := lease(t, old, "p", 1)[0]
-	if _, err := old.ClaimSandbox(ctx, box, held.Lease, fleet.LaunchWarm, time.Now()); err != nil {
+	if _, err := old.ClaimSandbox(ctx, held.Lease, fleet.Claim{Sandbox: box, Launch: fleet.LaunchWarm, At: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
 	unclaimed := lease(t, old, "p", 1)[0]
@@ -47,8 +47,13 @@ func testOldLeader(t *testing.T, s *servers.Postgres) {
 		"put sandbox": func() error {
 			return old.PutSandbox(ctx, fleet.Sandbox{Spec: fleet.SandboxSpec{ID: box}, State: fleet.SandboxGone})
 		},
+		"swap sandbox": func() error {
+			return old.SwapSandbox(ctx, fleet.Sandbox{Spec: fleet.SandboxSpec{ID: spare}, State: fleet.SandboxDraining}, fleet.SandboxReady, "")
+		},
+		"take over sandbox": func() error { _, _, err := old.TakeOver(ctx, box, "", "a"); return err },
+		"delete consumer":   func() error { return old.DeleteConsumer(ctx, "a") },
 		"claim sandbox": func() error {
-			_, err := old.ClaimSandbox(ctx, spare, unclaimed.Lease, fleet.LaunchWarm, time.Now())
+			_, err := old.ClaimSandbox(ctx, unclaimed.Lease, fleet.Claim{Sandbox: spare, Launch: fleet.LaunchWarm, At: time.Now()})
 			return err
 		},
 		"put setting": func() error { return old.PutSetting(ctx, "planner", []byte("old")) },

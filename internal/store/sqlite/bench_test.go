@@ -134,7 +134,7 @@ func oneLife(ctx context.Context, db *DB, w int, whole bool) error {
 		return err
 	}
 	l := got[0].Lease
-	if _, err := db.ClaimSandbox(ctx, sb.Spec.ID, l, fleet.LaunchWarm, now); err != nil {
+	if _, err := db.ClaimSandbox(ctx, l, fleet.Claim{Sandbox: sb.Spec.ID, Launch: fleet.LaunchWarm, At: now}); err != nil {
 		return err
 	}
 	if whole {

@@ -68,7 +68,7 @@ func consume(ctx context.Context, db *DB, lines chan<- string) {
 			sb := fleet.Sandbox{Spec: fleet.SandboxSpec{ID: fleet.NewSandboxID(time.Now())}, State: fleet.SandboxReady}
 			err := db.PutSandbox(ctx, sb)
 			if err == nil {
-				_, err = db.ClaimSandbox(ctx, sb.Spec.ID, d.Lease, fleet.LaunchWarm, time.Now())
+				_, err = db.ClaimSandbox(ctx, d.Lease, fleet.Claim{Sandbox: sb.Spec.ID, Launch: fleet.LaunchWarm, At: time.Now()})
 			}
 			switch {
 			case err != nil:

@@ -120,26 +120,4 @@ func eventQuery(f fleet.EventFilter) (string, []any) {
 }
 
 // WakeEvents implements fleet.Journal.
-func (db *DB) WakeEvents() (<-chan struct{}, func()) {
-	w := make(chan struct{}, 1)
-	db.watchMu.Lock()
-	defer db.watchMu.Unlock()
-	db.watchers[w] = struct{}{}
-	return w, func() {
-		db.watchMu.Lock()
-		defer db.watchMu.Unlock()
-		delete(db.watchers, w)
-	}
-}
-
-// tell wakes everyone who waits for events.
-func (db *DB) tell() {
-	db.watchMu.Lock()
-	defer db.watchMu.Unlock()
-	for w := range db.watchers {
-		select {
-		case w <- struct{}{}:
-		default:
-		}
-	}
-}
+func (db *DB) WakeEvents() (<-chan struct{}, func()) { return db.watch(db.watchers) }

@@ -47,7 +47,7 @@ func fill(t *testing.T, db *DB) {
 	for _, d := range got[:2] {
 		sb := fleet.Sandbox{Spec: fleet.SandboxSpec{ID: fleet.NewSandboxID(fixtureTime), Pool: "p"}, State: fleet.SandboxReady, CreatedAt: fixtureTime}
 		must(db.PutSandbox(ctx, sb))
-		_, err := db.ClaimSandbox(ctx, sb.Spec.ID, d.Lease, fleet.LaunchWarm, fixtureTime)
+		_, err := db.ClaimSandbox(ctx, d.Lease, fleet.Claim{Sandbox: sb.Spec.ID, Launch: fleet.LaunchWarm, At: fixtureTime})
 		must(err)
 	}
 	_, err = db.Settle(ctx, got[0].Lease.Task, got[0].Lease.Fence, fleet.Settlement{State: fleet.TaskLost, EndedAt: fixtureTime, Result: fleet.Result{Message: "gone"}})
@@ -58,6 +58,8 @@ func fill(t *testing.T, db *DB) {
 	must(err)
 	must(db.PutSchedule(ctx, fleet.Schedule{Name: "nightly", Cron: "0 3 * * *", Task: []byte("{}"), Next: fixtureTime}))
 	must(db.PutSetting(ctx, "spec", []byte("value")))
+	must(db.Post(ctx, fleet.Posting{Seq: 1, State: []byte("s"), Books: []fleet.Book{{Span: fleet.BookDay, From: fixtureTime.Truncate(24 * time.Hour), Content: []byte("b")}}}))
+	must(db.PutConsumer(ctx, fleet.Consumer{Name: "c1", Address: "10.0.0.1:8443", Running: 1}))
 }
 
 // TestMigrations opens a database of every schema there ever was.
@@ -83,6 +85,8 @@ func TestMigrations(t *testing.T) {
 			}
 			checkFilled(t, db)
 			checkPolicy(t, db, m.version)
+			checkConsumers(t, db, m.version >= 4)
+			checkLedger(t, db, m.version >= 5)
 			recount(t, db)
 		})
 	}
@@ -145,6 +149,14 @@ func checkPolicy(t *testing.T, db *DB, from int) {
 	}
 }
 
+func checkConsumers(t *testing.T, db *DB, some bool) {
+	t.Helper()
+	all, err := db.Consumers(t.Context())
+	if err != nil || len(all) > 0 != some || some && (all[0].Name != "c1" || all[0].Running != 1 || all[0].Age <= 0) {
+		t.Errorf("consumers: %+v, %v", all, err)
+	}
+}
+
 func writeFixture(t *testing.T, name string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "muster.db")
@@ -193,5 +205,17 @@ func unpackFixture(t *testing.T, name, to string) {
 	}
 	if err := os.WriteFile(to, b, 0o600); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// checkLedger: earlier schemas kept none.
+func checkLedger(t *testing.T, db *DB, kept bool) {
+	t.Helper()
+	want := int64(0)
+	if kept {
+		want = 1
+	}
+	if seq, _, err := db.LedgerState(t.Context()); err != nil || seq != want {
+		t.Errorf("the ledger is at %d, %v; want %d", seq, err, want)
 	}
 }

@@ -77,8 +77,9 @@ type DB struct {
 	stale bool // line does not agree with the file; mend rebuilds it
 	timer *time.Timer
 
-	watchMu  sync.Mutex
-	watchers map[chan struct{}]struct{}
+	watchMu     sync.Mutex
+	watchers    map[chan struct{}]struct{} // of events
+	boxWatchers map[chan struct{}]struct{} // of records of sandboxes
 
 	tx        *tx // of the writer's goroutine, until that has ended
 	closing   sync.Once
@@ -107,7 +108,7 @@ func Open(ctx context.Context, path string, o Options) (*DB, error) {
 	}
 	db := &DB{
 		path: path, opt: o.withDefaults(), wake: make(chan struct{}, 1), stopped: make(chan struct{}),
-		watchers: map[chan struct{}]struct{}{}, line: newLine(o.Tenants), stale: true,
+		watchers: map[chan struct{}]struct{}{}, boxWatchers: map[chan struct{}]struct{}{}, line: newLine(o.Tenants), stale: true,
 		writer: writer{kick: make(chan struct{}, 1), ended: make(chan struct{})},
 		syncer: syncer{kick: make(chan struct{}, 1), ended: make(chan struct{})},
 		mover:  mover{grown: make(chan struct{}, 1), ended: make(chan struct{})},

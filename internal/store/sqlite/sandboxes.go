@@ -39,10 +39,6 @@ func scanSandbox(row scanner) (fleet.Sandbox, error) {
 // writer has not seen is fleet.ErrConflict.
 func (db *DB) PutSandbox(ctx context.Context, s fleet.Sandbox) error {
 	s = lifecycle.CleanSandbox(s)
-	record, err := json.Marshal(s)
-	if err != nil {
-		return fmt.Errorf("put sandbox %s: %w", s.Spec.ID, err)
-	}
 	return db.write(ctx, "put sandbox", prompt, func(t *tx) error {
 		var was fleet.Sandbox
 		err := t.row("SELECT state, task, fence FROM sandboxes WHERE id = ?", string(s.Spec.ID)).Scan(&was.State, &was.Task, &was.Fence)
@@ -52,24 +48,20 @@ func (db *DB) PutSandbox(ctx context.Context, s fleet.Sandbox) error {
 		if lifecycle.Overlooks(was, s) {
 			return fmt.Errorf("sandbox %s as %s: task %s has claimed it: %w", s.Spec.ID, s.State, was.Task, fleet.ErrConflict)
 		}
-		_, err = t.exec(`INSERT INTO sandboxes (id, state, task, fence, claimed_at, gone_at, record) VALUES (?, ?, ?, ?, ?, ?, ?)
-			ON CONFLICT (id) DO UPDATE SET state = excluded.state, task = excluded.task, fence = excluded.fence,
-			claimed_at = excluded.claimed_at, gone_at = excluded.gone_at, record = excluded.record`,
-			string(s.Spec.ID), string(s.State), string(s.Task), s.Fence, nano(s.ClaimedAt), nano(s.GoneAt), string(record))
-		return err
+		return t.putSandbox(s)
 	})
 }
 
 // ClaimSandbox implements fleet.SandboxRecords. Claiming again what the same
 // lease has claimed returns the task as it is.
-func (db *DB) ClaimSandbox(ctx context.Context, id fleet.SandboxID, l fleet.Lease, launch fleet.Launch, at time.Time) (fleet.Task, error) {
+func (db *DB) ClaimSandbox(ctx context.Context, l fleet.Lease, c fleet.Claim) (fleet.Task, error) {
 	var out fleet.Task
 	err := db.write(ctx, "claim sandbox", prompt, func(t *tx) error {
 		h, err := db.held(t, l.Task, l.Fence)
 		if err != nil {
 			return err
 		}
-		out, err = db.claim(t, h, fleet.Claim{Sandbox: id, Launch: launch, At: at})
+		out, err = db.claim(t, h, c)
 		return err
 	})
 	if err != nil {
@@ -80,9 +72,9 @@ func (db *DB) ClaimSandbox(ctx context.Context, id fleet.SandboxID, l fleet.Leas
 
 // claim joins a leased task and a ready sandbox.
 func (db *DB) claim(t *tx, h *hold, c fleet.Claim) (fleet.Task, error) {
-	s, err := scanSandbox(t.row(selectSandbox+"WHERE id = ?", string(c.Sandbox)))
-	if errors.Is(err, sql.ErrNoRows) {
-		return fleet.Task{}, fmt.Errorf("sandbox %s: %w", c.Sandbox, fleet.ErrNotFound)
+	s, err := t.sandbox(c.Sandbox)
+	if err == nil {
+		err = lifecycle.Foreign(s, c.Owner)
 	}
 	if err != nil {
 		return fleet.Task{}, err
@@ -107,6 +99,7 @@ func (db *DB) claim(t *tx, h *hold, c fleet.Claim) (fleet.Task, error) {
 		string(s.State), string(s.Task), s.Fence, nano(s.ClaimedAt), string(c.Sandbox)); err != nil {
 		return fleet.Task{}, err
 	}
+	t.boxed = true
 	db.mu.Lock()
 	db.line.claim(h)
 	db.mu.Unlock()

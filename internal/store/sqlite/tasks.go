@@ -226,6 +226,7 @@ func (db *DB) letGo(t *tx, h *hold, step func(*record) error) (fleet.Task, error
 		return fleet.Task{}, err
 	}
 	if sandbox != "" {
+		t.boxed = true
 		if _, err := t.exec("UPDATE sandboxes SET state = 'draining' WHERE id = ? AND state = 'claimed' AND task = ? AND fence = ?",
 			string(sandbox), string(r.ID), fence); err != nil {
 			return fleet.Task{}, err

@@ -53,9 +53,10 @@ type writer struct {
 type tx struct {
 	conn  *sql.Conn
 	stmts map[string]*sql.Stmt
-	// moved says the line in memory was changed by this transaction; woken
-	// and told that consumers and readers of events have something to see.
-	moved, woken, told bool
+	// moved says the line in memory was changed by this transaction; woken, told
+	// and boxed that consumers, readers of events and of records of sandboxes
+	// have something to see.
+	moved, woken, told, boxed bool
 	// armed says the timer may have to go off earlier than it is set for.
 	armed bool
 }
@@ -198,7 +199,7 @@ func (w *writer) stop() {
 
 // commit runs a batch in one transaction and leaves each call its error.
 func (db *DB) commit(t *tx, batch []*call) {
-	t.moved, t.woken, t.told, t.armed = false, false, false, false
+	t.moved, t.woken, t.told, t.boxed, t.armed = false, false, false, false, false
 	err := db.mend(t)
 	if err == nil {
 		err = db.transact(t, batch)
@@ -229,7 +230,10 @@ func (db *DB) commit(t *tx, batch []*call) {
 		db.arm()
 	}
 	if t.told {
-		db.tell()
+		db.tell(db.watchers)
+	}
+	if t.boxed {
+		db.tell(db.boxWatchers)
 	}
 }
 

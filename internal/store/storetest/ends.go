@@ -85,7 +85,7 @@ func testCancel(f *fixture) {
 	if t, err = f.s.Cancel(f.ctx, leased.Task.ID, "", now); err != nil || t.State != fleet.TaskCancelled {
 		f.Fatalf("cancelled while leased: %+v, %v", t, err)
 	}
-	_, err = f.s.ClaimSandbox(f.ctx, f.ready("p").Spec.ID, leased.Lease, fleet.LaunchWarm, now)
+	_, err = f.s.ClaimSandbox(f.ctx, leased.Lease, fleet.Claim{Sandbox: f.ready("p").Spec.ID, Launch: fleet.LaunchWarm, At: now})
 	f.is(err, fleet.ErrFenced, "claim after cancel")
 	f.counts(0, 0, 0, 0)
 

@@ -45,6 +45,7 @@ type machine struct {
 	keys      map[string]*modelTask
 	leases    []fleet.Lease // every lease ever given
 	sandboxes map[fleet.SandboxID]fleet.SandboxState
+	owners    map[fleet.SandboxID]string
 	arrived   int64
 }
 
@@ -59,6 +60,7 @@ func checkModel(t *testing.T, open Factory) {
 		m := &machine{
 			ctx: t.Context(), shares: opt.Tenants, most: opt.MaxBacklog,
 			byID: map[fleet.TaskID]*modelTask{}, keys: map[string]*modelTask{}, sandboxes: map[fleet.SandboxID]fleet.SandboxState{},
+			owners: map[fleet.SandboxID]string{},
 		}
 		m.sub = open(t, opt)
 		defer func() {
@@ -69,7 +71,7 @@ func checkModel(t *testing.T, open Factory) {
 		actions := map[string]func(*rapid.T){
 			"submit": m.submit, "lease": m.lease, "lease again": m.lease, "claim": m.claim, "claim again": m.claim, "change": m.change,
 			"settle": m.settle, "retry": m.retry, "nack": m.nack, "extend": m.extend, "ack": m.ack, "dead-letter": m.deadLetter,
-			"cancel": m.cancel, "expire": m.expire, "sleep": m.sleep, "prune": m.prune, "": m.check,
+			"take over": m.takeOver, "cancel": m.cancel, "expire": m.expire, "sleep": m.sleep, "prune": m.prune, "": m.check,
 		}
 		if m.sub.Reopen != nil {
 			actions["reopen"] = func(*rapid.T) { m.reopen(t) }
@@ -227,8 +229,11 @@ func (m *machine) check(rt *rapid.T) {
 		rt.Fatalf("%d sandboxes, want %d; %v", len(boxes), len(m.sandboxes), err)
 	}
 	for _, b := range boxes {
-		if b.State != m.sandboxes[b.Spec.ID] {
-			rt.Fatalf("sandbox %s is %s, want %s", b.Spec.ID, b.State, m.sandboxes[b.Spec.ID])
+		if b.State != m.sandboxes[b.Spec.ID] || b.Owner != m.owners[b.Spec.ID] {
+			rt.Fatalf("sandbox %s is %s of %q, want %s of %q", b.Spec.ID, b.State, b.Owner, m.sandboxes[b.Spec.ID], m.owners[b.Spec.ID])
+		}
+		if t := m.inside(b.Spec.ID); t != nil && b.Fence != t.fence {
+			rt.Fatalf("sandbox %s has fence %d, its task %d", b.Spec.ID, b.Fence, t.fence)
 		}
 	}
 }

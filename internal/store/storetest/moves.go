@@ -104,16 +104,18 @@ func (m *machine) lease(rt *rapid.T) {
 
 func (m *machine) claim(rt *rapid.T) {
 	l := m.some(rt)
-	sb := fleet.Sandbox{Spec: fleet.SandboxSpec{ID: fleet.NewSandboxID(m.now()), Pool: "p"}, State: fleet.SandboxReady}
+	owner := rapid.SampledFrom([]string{"", "x"}).Draw(rt, "owner")
+	sb := fleet.Sandbox{Spec: fleet.SandboxSpec{ID: fleet.NewSandboxID(m.now()), Pool: "p"}, State: fleet.SandboxReady, Owner: owner}
 	if err := m.sub.Store.PutSandbox(m.ctx, sb); err != nil {
 		rt.Fatalf("put sandbox: %v", err)
 	}
-	m.sandboxes[sb.Spec.ID] = fleet.SandboxReady
+	m.sandboxes[sb.Spec.ID], m.owners[sb.Spec.ID] = fleet.SandboxReady, owner
+	claimer := rapid.SampledFrom([]string{owner, owner, owner, "y"}).Draw(rt, "claimer")
 	t := m.held(l)
-	_, err := m.sub.Store.ClaimSandbox(m.ctx, sb.Spec.ID, l, fleet.LaunchWarm, m.now())
-	if t != nil && t.state.Active() {
+	_, err := m.sub.Store.ClaimSandbox(m.ctx, l, fleet.Claim{Sandbox: sb.Spec.ID, Launch: fleet.LaunchWarm, At: m.now(), Owner: claimer})
+	if t != nil && (t.state.Active() || claimer != owner) {
 		if !errors.Is(err, fleet.ErrConflict) {
-			rt.Fatalf("second claim: %v", err)
+			rt.Fatalf("second or foreign claim: %v", err)
 		}
 		return
 	}
@@ -122,6 +124,50 @@ func (m *machine) claim(rt *rapid.T) {
 		t.state, t.sandbox = fleet.TaskClaimed, sb.Spec.ID
 		m.sandboxes[sb.Spec.ID] = fleet.SandboxClaimed
 	}
+}
+
+// inside is the task that runs in a sandbox.
+func (m *machine) inside(id fleet.SandboxID) *modelTask {
+	for _, t := range m.tasks {
+		if t.sandbox == id && t.state.Active() {
+			return t
+		}
+	}
+	return nil
+}
+
+func (m *machine) takeOver(rt *rapid.T) {
+	if len(m.sandboxes) == 0 {
+		rt.Skip("no sandbox yet")
+	}
+	all := slices.Sorted(maps.Keys(m.sandboxes))
+	id := all[len(all)-1-rapid.IntRange(0, min(len(all)-1, 8)).Draw(rt, "sandbox, back")]
+	owner := m.owners[id]
+	from := rapid.SampledFrom([]string{owner, owner, owner, "nobody"}).Draw(rt, "from")
+	to := rapid.SampledFrom([]string{"", "x", "y"}).Draw(rt, "to")
+	got, task, err := m.sub.Store.TakeOver(m.ctx, id, from, to)
+	if from != owner {
+		if !errors.Is(err, fleet.ErrConflict) {
+			rt.Fatalf("taken over from %q, who is not %q: %v", from, owner, err)
+		}
+		return
+	}
+	if err != nil || got.Owner != to {
+		rt.Fatalf("take over: %+v, %v", got, err)
+	}
+	m.owners[id] = to
+	t := m.inside(id)
+	if t == nil {
+		if task.ID != "" {
+			rt.Fatalf("taken over with %+v, want no task", task)
+		}
+		return
+	}
+	t.fence++
+	if task.ID != t.id || task.Fence != t.fence || task.Attempt != t.attempt || got.Fence != t.fence || got.HeldFence() >= t.fence {
+		rt.Fatalf("taken over: %+v with %+v, want fence %d", got, task, t.fence)
+	}
+	m.leases = append(m.leases, fleet.Lease{Task: t.id, Attempt: t.attempt, Fence: t.fence})
 }
 
 func (m *machine) change(rt *rapid.T) {

@@ -58,6 +58,14 @@ func Run(t *testing.T, open Factory) {
 		{"sandboxes", Options{}, testSandboxes},
 		{"a claim is not written over", Options{}, testOverlook},
 		{"a used sandbox is not used again", Options{}, testUsedOnce},
+		{"swap", Options{}, testSwap},
+		{"a swap overlooks no claim", Options{}, testSwapOverlooks},
+		{"take over", Options{}, testTakeOver},
+		{"take over a running task", Options{}, testTakeOverRunning},
+		{"one takes over", Options{}, testTakeOverRace},
+		{"claims of others' sandboxes", Options{}, testForeign},
+		{"wake sandboxes", Options{}, testWakeSandboxes},
+		{"consumers", Options{}, testConsumers},
 		{"decisions", Options{}, testDecisions},
 		{"list decisions", Options{}, testListDecisions},
 		{"policies", Options{}, testPolicies},
@@ -170,7 +178,7 @@ func (f *fixture) ready(pool fleet.PoolKey) fleet.Sandbox {
 func (f *fixture) claim(pool fleet.PoolKey) (fleet.Delivery, fleet.Sandbox) {
 	f.Helper()
 	d, sb := f.lease(pool), f.ready(pool)
-	if _, err := f.s.ClaimSandbox(f.ctx, sb.Spec.ID, d.Lease, fleet.LaunchWarm, time.Now()); err != nil {
+	if _, err := f.s.ClaimSandbox(f.ctx, d.Lease, fleet.Claim{Sandbox: sb.Spec.ID, Launch: fleet.LaunchWarm, At: time.Now()}); err != nil {
 		f.Fatal(err)
 	}
 	return d, sb

@@ -94,7 +94,7 @@ func testLife(f *fixture) {
 	}
 	sb := f.ready(in.Spec.Pool)
 	at := time.Now().UTC()
-	t, err := f.s.ClaimSandbox(f.ctx, sb.Spec.ID, d.Lease, fleet.LaunchCold, at)
+	t, err := f.s.ClaimSandbox(f.ctx, d.Lease, fleet.Claim{Sandbox: sb.Spec.ID, Launch: fleet.LaunchCold, At: at})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -105,7 +105,7 @@ func testLife(f *fixture) {
 	if box.State != fleet.SandboxClaimed || box.Task != in.ID || box.Fence != d.Lease.Fence || !box.ClaimedAt.Equal(at) {
 		f.Errorf("claimed sandbox: %+v", box)
 	}
-	again, err := f.s.ClaimSandbox(f.ctx, sb.Spec.ID, d.Lease, fleet.LaunchCold, at)
+	again, err := f.s.ClaimSandbox(f.ctx, d.Lease, fleet.Claim{Sandbox: sb.Spec.ID, Launch: fleet.LaunchCold, At: at})
 	if err != nil {
 		f.Fatalf("the same claim again: %v", err)
 	}
@@ -157,7 +157,7 @@ func testClaim(f *fixture) {
 	a, b := f.lease("p"), f.lease("p")
 	sb := f.ready("p")
 	claim := func(d fleet.Delivery, id fleet.SandboxID) error {
-		_, err := f.s.ClaimSandbox(f.ctx, id, d.Lease, fleet.LaunchWarm, time.Now())
+		_, err := f.s.ClaimSandbox(f.ctx, d.Lease, fleet.Claim{Sandbox: id, Launch: fleet.LaunchWarm, At: time.Now()})
 		return err
 	}
 	f.is(claim(a, "s00000000000000000000"), fleet.ErrNotFound, "absent sandbox")
@@ -220,7 +220,7 @@ func testChange(f *fixture) {
 	d := f.lease("p")
 	f.is(f.s.Change(f.ctx, id, d.Lease.Fence, fleet.Change{State: fleet.TaskStarting}), fleet.ErrFenced, "leased only")
 	sb := f.ready("p")
-	if _, err := f.s.ClaimSandbox(f.ctx, sb.Spec.ID, d.Lease, fleet.LaunchWarm, time.Now()); err != nil {
+	if _, err := f.s.ClaimSandbox(f.ctx, d.Lease, fleet.Claim{Sandbox: sb.Spec.ID, Launch: fleet.LaunchWarm, At: time.Now()}); err != nil {
 		f.Fatal(err)
 	}
 	f.is(f.s.Change(f.ctx, id, d.Lease.Fence+1, fleet.Change{State: fleet.TaskStarting}), fleet.ErrFenced, "other fence")

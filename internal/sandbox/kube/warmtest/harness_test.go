@@ -58,6 +58,7 @@ type site struct {
 	gateway   *gateway.Gateway
 	port      int
 	ca        []byte
+	elsewhere func(context.Context, fleet.SandboxID) (string, bool) // set before the first sandbox
 }
 
 func newSite(t testing.TB, nodes int, k kubetest.KubeletOptions) *site {
@@ -104,6 +105,12 @@ func (s *site) serve() {
 	s.ca = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root})
 	s.gateway = gateway.New(gateway.Options{
 		Key: make([]byte, 32), Verify: gateway.TokenReviews(s.cluster.Client), Peers: s.exchange.Peer, Logger: logger(s.t),
+		Elsewhere: func(ctx context.Context, id fleet.SandboxID) (string, bool) {
+			if s.elsewhere == nil {
+				return "", false
+			}
+			return s.elsewhere(ctx, id)
+		},
 	})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

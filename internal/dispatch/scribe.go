@@ -1,4 +1,4 @@
-package control
+package dispatch
 
 import (
 	"context"
@@ -8,12 +8,12 @@ import (
 	"muster.dev/muster/internal/fleet"
 )
 
-// scribe writes events to the journal in the background, those that come while
-// a write is under way together in the next one, so that a thousand tasks a
-// second cost a few writes and no task waits for its event. Order is kept. A
-// kill loses the events of the last milliseconds, and no task: the store's
-// records are the truth.
-type scribe struct {
+// Scribe is a journal that writes events in the background, those that come
+// while a write is under way together in the next one, so that a thousand
+// tasks a second cost a few writes and no task waits for its event. Order is
+// kept. A kill loses the events of the last milliseconds, and no task: the
+// store's records are the truth.
+type Scribe struct {
 	fleet.Journal
 	log *slog.Logger
 
@@ -28,26 +28,30 @@ type scribe struct {
 // mostPending bounds events in memory; beyond it writers wait.
 const mostPending = 10_000
 
-func newScribe(j fleet.Journal, log *slog.Logger) *scribe {
-	s := &scribe{Journal: j, log: log, kick: make(chan struct{}, 1), done: make(chan struct{})}
+// NewScribe returns a Scribe over j; Run writes.
+func NewScribe(j fleet.Journal, log *slog.Logger) *Scribe {
+	s := &Scribe{Journal: j, log: log, kick: make(chan struct{}, 1), done: make(chan struct{})}
 	s.room.L = &s.mu
 	return s
 }
 
 // AppendEvents queues events; it returns them without their sequence.
-func (s *scribe) AppendEvents(_ context.Context, ev []fleet.Event) ([]fleet.Event, error) {
+func (s *Scribe) AppendEvents(_ context.Context, ev []fleet.Event) ([]fleet.Event, error) {
 	s.mu.Lock()
 	for len(s.pending) >= mostPending && !s.closed {
 		s.room.Wait()
 	}
 	s.pending = append(s.pending, ev...)
 	s.mu.Unlock()
-	poke(s.kick)
+	select {
+	case s.kick <- struct{}{}:
+	default:
+	}
 	return ev, nil
 }
 
-// run writes until close; then it writes the rest and returns.
-func (s *scribe) run(ctx context.Context) {
+// Run writes until close; then it writes the rest and returns.
+func (s *Scribe) Run(ctx context.Context) {
 	defer close(s.done)
 	for {
 		s.mu.Lock()
@@ -68,12 +72,15 @@ func (s *scribe) run(ctx context.Context) {
 	}
 }
 
-// close writes what is left and ends run.
-func (s *scribe) close() {
+// Close writes what is left and ends Run, which must have been started.
+func (s *Scribe) Close() {
 	s.mu.Lock()
 	s.closed = true
 	s.room.Broadcast()
 	s.mu.Unlock()
-	poke(s.kick)
+	select {
+	case s.kick <- struct{}{}:
+	default:
+	}
 	<-s.done
 }
