@@ -85,6 +85,7 @@ func openLedger(u *unit) (*ledger.Service, error) {
 	}
 	return ledger.New(ledger.Options{
 		Store: u.store, Nodes: u.listNodes, Fleet: u.fleet.Metadata.Name, Tariff: t, Labels: u.fleet.Spec.Cost.Labels, Logger: u.log,
+		Budget: budgetOf(u.fleet), Events: u.store.AppendEvents,
 	}), nil
 }
 
@@ -94,4 +95,8 @@ func (u *unit) listNodes(ctx context.Context) ([]fleet.Node, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	return u.nodes.List(ctx)
+}
+
+func budgetOf(f *v1alpha1.Fleet) ledger.Budget {
+	return ledger.Budget{PerDay: microUSD(f.Spec.Cost.Budget.PerDay)}
 }

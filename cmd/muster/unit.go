@@ -156,6 +156,7 @@ func (u *unit) update(f *v1alpha1.Fleet) error {
 			return err
 		}
 		u.ledger.SetTariff(t, f.Spec.Cost.Labels)
+		u.ledger.SetBudget(budgetOf(f))
 	}
 	u.now.Store(f)
 	u.control.SetSpec(spec)

@@ -27,6 +27,9 @@ type Options struct {
 	Fleet  string                                          // its name
 	Tariff cost.Tariff
 	Labels []string // of tasks, by which charges are kept, beside team and project
+	Budget Budget
+	// Events takes warnings of the budget; may be nil.
+	Events func(ctx context.Context, ev []fleet.Event) ([]fleet.Event, error)
 
 	Logger *slog.Logger     // default: discard
 	Clock  func() time.Time // default: time.Now
@@ -46,6 +49,7 @@ type Service struct {
 	m      *mind      // nil: to be loaded
 	tariff cost.Tariff
 	labels []string
+	budget Budget
 	next   *change
 	dirty  bool // the state changed, without a charge
 	last   time.Time
@@ -77,7 +81,7 @@ func New(o Options) *Service {
 			*d.to = d.otherwise
 		}
 	}
-	return &Service{o: o, tariff: o.Tariff, labels: names(o.Labels)}
+	return &Service{o: o, tariff: o.Tariff, labels: names(o.Labels), budget: o.Budget}
 }
 
 // names are the labels that charges are kept by.
@@ -93,6 +97,13 @@ func (s *Service) SetTariff(t cost.Tariff, labels []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.next = &change{t, names(labels)}
+}
+
+// SetBudget changes what is warned of.
+func (s *Service) SetBudget(b Budget) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.budget = b
 }
 
 // Run charges until ctx ends. It does not fail: what cannot be read or written
@@ -151,7 +162,7 @@ func (s *Service) Step(ctx context.Context) error {
 	}
 	if due := now.Sub(s.last); due >= s.o.Every || due < 0 {
 		s.last = now
-		return errors.Join(err, s.settleUp(ctx, now.Add(-s.o.Lag)), s.prune(ctx, now))
+		return errors.Join(err, s.settleUp(ctx, now.Add(-s.o.Lag)), s.prune(ctx, now), s.watchBudget(ctx, now))
 	}
 	if s.dirty {
 		return errors.Join(err, s.settled(s.post(ctx)))
@@ -221,27 +232,4 @@ func (s *Service) prune(ctx context.Context, now time.Time) error {
 		return fmt.Errorf("prune the ledger: %w", err)
 	}
 	return nil
-}
-
-// Spent is what was charged in the last hour and since midnight UTC, in
-// micro-USD; false where that is not known yet.
-func (s *Service) Spent(now time.Time) (hour, day int64, known bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.m == nil || s.m.seq == 0 {
-		return 0, 0, false
-	}
-	midnight := now.UTC().Truncate(24 * time.Hour)
-	if b := s.m.books[bookAt{fleet.BookDay, midnight.Unix()}]; b != nil {
-		day = int64(b.Total())
-	}
-	// Of the hour before, the part that is within the last hour.
-	this := now.UTC().Truncate(time.Hour)
-	if b := s.m.books[bookAt{fleet.BookHour, this.Unix()}]; b != nil {
-		hour = int64(b.Total())
-	}
-	if b := s.m.books[bookAt{fleet.BookHour, this.Add(-time.Hour).Unix()}]; b != nil {
-		hour += int64(float64(b.Total()) * (1 - now.Sub(this).Hours()))
-	}
-	return hour, day, true
 }

@@ -24,6 +24,7 @@ type state struct {
 	Began  time.Time `json:"began"`  // of the ledger
 	Looked time.Time `json:"looked"` // at the nodes, last
 	Lives  []*life   `json:"lives"`
+	Warned warned    `json:"warned,omitzero"`
 }
 
 // mind is what is known beside the state: it can be read again.
