@@ -203,18 +203,6 @@ type Nodes struct {
 	OvercommitMemory float64 `json:"overcommitMemory,omitempty" minimum:"0.1" maximum:"100"`
 }
 
-// Cost is what compute costs.
-type Cost struct {
-	NodeHourUSD float64 `json:"nodeHourUSD,omitempty" minimum:"0" maximum:"1000000"`
-	Budget      Budget  `json:"budget,omitempty"`
-}
-
-// Budget bounds spending, in US dollars; 0 is no bound.
-type Budget struct {
-	PerHour float64 `json:"perHour,omitempty" minimum:"0" maximum:"1000000000"`
-	PerDay  float64 `json:"perDay,omitempty" minimum:"0" maximum:"1000000000"`
-}
-
 // Tenant is a team with a share of the fleet. A task belongs to the tenant
 // named by its label "tenant", else "team", else to "default".
 type Tenant struct {

@@ -16,6 +16,7 @@ import (
 	"muster.dev/muster/internal/control"
 	"muster.dev/muster/internal/fleet"
 	"muster.dev/muster/internal/intake"
+	"muster.dev/muster/internal/ledger"
 	"muster.dev/muster/internal/schedule"
 	"muster.dev/muster/internal/server"
 	"muster.dev/muster/internal/webhook"
@@ -52,10 +53,11 @@ type unit struct {
 	server   *server.Server
 	hooks    *webhook.Service
 	cron     *schedule.Service
-	source   fleet.Source  // nil: no outside queue
-	intake   *intake.Queue // likewise
-	followed *followed     // nil where Muster runs the tasks
-	keda     *kedaService  // nil: not asked for
+	ledger   *ledger.Service // nil where others run the workers
+	source   fleet.Source    // nil: no outside queue
+	intake   *intake.Queue   // likewise
+	followed *followed       // nil where Muster runs the tasks
+	keda     *kedaService    // nil: not asked for
 }
 
 // openUnit wires a fleet; nothing runs yet. What was opened is closed again
@@ -85,11 +87,18 @@ func openUnit(ctx context.Context, c unitConfig) (_ *unit, err error) {
 	if u.control, err = control.New(loop); err != nil {
 		return nil, err
 	}
-	u.server, err = server.New(server.Config{
+	if u.ledger, err = openLedger(u); err != nil {
+		return nil, err
+	}
+	api := server.Config{
 		Store: c.store, Archive: c.archive, Engine: u.control, Fleet: u.now.Load, Hosts: c.hosts,
 		Token: c.token, Version: version(), Logger: c.log, Ready: u.isReady, Registry: u.registry,
 		Forward: c.forward,
-	})
+	}
+	if u.ledger != nil {
+		api.Ledger = u.ledger
+	}
+	u.server, err = server.New(api)
 	if err != nil {
 		return nil, err
 	}
@@ -143,6 +152,14 @@ func (u *unit) update(f *v1alpha1.Fleet) error {
 	if err != nil {
 		return err
 	}
+	if u.ledger != nil {
+		t, err := tariffOf(f)
+		if err != nil {
+			return err
+		}
+		u.ledger.SetTariff(t, f.Spec.Cost.Labels)
+		u.ledger.SetBudget(budgetOf(f))
+	}
 	u.now.Store(f)
 	u.control.SetSpec(spec)
 	return nil
@@ -166,6 +183,9 @@ func (u *unit) parts() []part {
 	out := []part{{"fleet", u.control.Run}, {"webhooks", u.hooks.Run}, {"schedules", u.cron.Run}}
 	if u.intake != nil {
 		out = append(out, part{"queue", u.intake.Run})
+	}
+	if u.ledger != nil {
+		out = append(out, part{"ledger", u.ledger.Run})
 	}
 	if u.keda != nil {
 		out = append(out, part{"external scaler", u.keda.run})

@@ -222,7 +222,9 @@ func (s *Server) get(ctx context.Context, in *TaskPath) (*body[v1alpha1.TaskView
 	if err != nil {
 		return nil, err
 	}
-	return reply(v1alpha1.NewTaskView(t)), nil
+	v := v1alpha1.NewTaskView(t)
+	v.Cost = s.costOf(ctx, t.ID)
+	return reply(v), nil
 }
 
 type cancelInput struct {
