@@ -26,7 +26,7 @@ type Plane struct {
 
 // Consumers is how the consumers of a fleet are, and how many there should be.
 type Consumers struct {
-	Wanted int // 0: not known yet, so they stay as they are
+	Wanted int    // 0: not known yet, so they stay as they are
 	Reason string // why as many
 	Live   int    // that told of late
 }
