@@ -44,7 +44,6 @@ type Conn struct {
 	rbuf []byte // payload of the last frame; released when small frames follow
 
 	readTimeout time.Duration
-	readBound   bool // the stream has a read deadline
 	maxMessage  int
 
 	wmu          sync.Mutex
@@ -95,8 +94,10 @@ func (c *Conn) Close() error {
 // the others one frame. The payload is valid until the next call. A stream
 // that ended between two frames is io.EOF.
 func (c *Conn) Receive() (Type, []byte, error) {
-	if err := c.boundRead(); err != nil {
-		return 0, nil, err
+	if c.dl != nil && c.readTimeout > 0 {
+		if err := c.dl.SetReadDeadline(time.Now().Add(c.readTimeout)); err != nil {
+			return 0, nil, fmt.Errorf("set read deadline: %w", err)
+		}
 	}
 	t, more, n, err := c.readHeader()
 	if err != nil {
@@ -107,23 +108,6 @@ func (c *Conn) Receive() (Type, []byte, error) {
 		return t, payload, err
 	}
 	return c.readParts(t, payload)
-}
-
-// boundRead sets the read deadline; where there is no bound any more it takes
-// back the one that is set, which would end the stream in its time.
-func (c *Conn) boundRead() error {
-	if c.dl == nil || c.readTimeout == 0 && !c.readBound {
-		return nil
-	}
-	var until time.Time
-	if c.readTimeout > 0 {
-		until = time.Now().Add(c.readTimeout)
-	}
-	if err := c.dl.SetReadDeadline(until); err != nil {
-		return fmt.Errorf("set read deadline: %w", err)
-	}
-	c.readBound = c.readTimeout > 0
-	return nil
 }
 
 func (c *Conn) readHeader() (t Type, more bool, n int, err error) {
