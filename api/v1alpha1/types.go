@@ -49,6 +49,9 @@ type FleetSpec struct {
 	Workers   Workers    `json:"workers,omitempty"`
 	KEDA      *KEDA      `json:"keda,omitempty"`
 	Targets   []Target   `json:"targets,omitempty" maxItems:"64"`
+	// Consumers are processes that carry the fleet's sandboxes, in a cluster, where
+	// one does not suffice; left out: the control plane's leader does.
+	Consumers *Consumers `json:"consumers,omitempty"`
 }
 
 // KEDA serves KEDA's external-scaler protocol, so that a ScaledObject or

@@ -43,6 +43,7 @@ func (f *Fleet) validate(ps *problems) {
 	ps.duration("spec.objective.reactWithin", s.Objective.ReactWithin, time.Millisecond, 24*time.Hour, "")
 	s.Scaling.validate(ps)
 	s.validateNodes(ps)
+	s.validateConsumers(ps)
 	s.validateCost(ps)
 	s.validateTenants(ps)
 	s.validateSecrets(ps)

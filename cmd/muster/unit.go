@@ -38,6 +38,7 @@ type unitConfig struct {
 	token    string
 	hosts    []string // names the API is reached by
 	parallel int
+	forward  *server.Forwarding // to the fleet's consumers; nil: it has none
 	log      *slog.Logger
 }
 
@@ -92,6 +93,7 @@ func openUnit(ctx context.Context, c unitConfig) (_ *unit, err error) {
 	api := server.Config{
 		Store: c.store, Archive: c.archive, Engine: u.control, Fleet: u.now.Load, Hosts: c.hosts,
 		Token: c.token, Version: version(), Logger: c.log, Ready: u.isReady, Registry: u.registry,
+		Forward: c.forward,
 	}
 	if u.ledger != nil {
 		api.Ledger = u.ledger
@@ -118,7 +120,7 @@ func (u *unit) loop() (control.Config, error) {
 	return control.Config{
 		Store: u.store, Archive: u.archive, Secrets: forTasks{u.secrets, u.fleet.Spec.Webhooks.Secret},
 		Spec: spec, Variant: v1alpha1.Variant, Logger: u.log, Consumer: fmt.Sprintf("muster/%d", os.Getpid()),
-		Visibility: visibility, ParallelStarts: u.parallel,
+		Visibility: visibility, ParallelStarts: u.parallel, Consumers: u.fleet.Spec.HasConsumers(),
 	}, nil
 }
 

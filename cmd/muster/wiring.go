@@ -140,6 +140,10 @@ func controlSpec(f *v1alpha1.Fleet) (control.Spec, error) {
 	if s.Retention, err = duration("spec.retention.tasks", f.Spec.Retention.Tasks); err != nil {
 		return s, err
 	}
+	if c := f.Spec.Consumers; c != nil {
+		s.Consumers = plan.ConsumerPolicy{Sandboxes: c.SandboxesPerReplica}
+		s.Consumers.Min, s.Consumers.Max = c.Bounds()
+	}
 	s.Floors, err = floors(f)
 	return s, err
 }

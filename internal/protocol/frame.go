@@ -44,6 +44,7 @@ type Conn struct {
 	rbuf []byte // payload of the last frame; released when small frames follow
 
 	readTimeout time.Duration
+	readBound   bool // the stream has a read deadline
 	maxMessage  int
 
 	wmu          sync.Mutex
@@ -75,6 +76,9 @@ func (c *Conn) SetLimits(l Limits) {
 	if l.MaxMessage == 0 {
 		l.MaxMessage = MaxPayload
 	}
+	if c.dl != nil && c.readTimeout > 0 && l.ReadTimeout == 0 {
+		_ = c.dl.SetReadDeadline(time.Time{}) // else that of the last message would end the stream; a broken one fails when it is read
+	}
 	c.readTimeout, c.maxMessage = l.ReadTimeout, l.MaxMessage
 	c.wmu.Lock()
 	c.writeTimeout = l.WriteTimeout
@@ -91,10 +95,8 @@ func (c *Conn) Close() error {
 // the others one frame. The payload is valid until the next call. A stream
 // that ended between two frames is io.EOF.
 func (c *Conn) Receive() (Type, []byte, error) {
-	if c.dl != nil && c.readTimeout > 0 {
-		if err := c.dl.SetReadDeadline(time.Now().Add(c.readTimeout)); err != nil {
-			return 0, nil, fmt.Errorf("set read deadline: %w", err)
-		}
+	if err := c.boundRead(); err != nil {
+		return 0, nil, err
 	}
 	t, more, n, err := c.readHeader()
 	if err != nil {
@@ -105,6 +107,23 @@ func (c *Conn) Receive() (Type, []byte, error) {
 		return t, payload, err
 	}
 	return c.readParts(t, payload)
+}
+
+// boundRead sets the read deadline; where there is no bound any more it takes
+// back the one that is set, which would end the stream in its time.
+func (c *Conn) boundRead() error {
+	if c.dl == nil || c.readTimeout == 0 && !c.readBound {
+		return nil
+	}
+	var until time.Time
+	if c.readTimeout > 0 {
+		until = time.Now().Add(c.readTimeout)
+	}
+	if err := c.dl.SetReadDeadline(until); err != nil {
+		return fmt.Errorf("set read deadline: %w", err)
+	}
+	c.readBound = c.readTimeout > 0
+	return nil
 }
 
 func (c *Conn) readHeader() (t Type, more bool, n int, err error) {

@@ -89,6 +89,9 @@ type Config struct {
 	// Hosts are names, beside localhost and IP addresses, that the server is
 	// reached by.
 	Hosts []string
+	// Forward is how others that carry sandboxes of the fleet are reached; nil:
+	// there are none.
+	Forward *Forwarding
 }
 
 // Server is the HTTP API. It is an http.Handler, and can serve by itself.
@@ -136,7 +139,7 @@ func New(c Config) (*Server, error) {
 		s.stop()
 		return nil, fmt.Errorf("server: %w", err)
 	}
-	s.handler = s.guard(mux)
+	s.handler = s.guard(s.forwarding(mux))
 	s.hub = newHub(s.base, c.Store)
 	return s, nil
 }
