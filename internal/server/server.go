@@ -64,6 +64,8 @@ type Config struct {
 	Engine  Engine
 	// Fleet is the fleet in force, with defaults; called for each submission.
 	Fleet func() *v1alpha1.Fleet
+	// Reviser puts earlier specifications in force; nil: none can be.
+	Reviser Reviser
 	// Token is what callers prove themselves with.
 	Token   string
 	Version string
