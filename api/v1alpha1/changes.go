@@ -147,3 +147,14 @@ func clipped(s string) string {
 	}
 	return s
 }
+
+// SpecOf is the spec, as JSON, of a fleet as Written has it.
+func SpecOf(written []byte) ([]byte, error) {
+	var f struct {
+		Spec json.RawMessage `json:"spec"`
+	}
+	if err := json.Unmarshal(written, &f); err != nil {
+		return nil, fmt.Errorf("read the fleet: %w", err)
+	}
+	return f.Spec, nil
+}

@@ -44,6 +44,19 @@ type Outcome struct {
 	Warnings []string
 }
 
+// StaleError says why an earlier specification cannot be in force any more.
+type StaleError struct {
+	Number int64
+	Err    error // joins a *fleet.FieldError for each problem
+}
+
+func (e *StaleError) Error() string {
+	return fmt.Sprintf("revision %d does not hold any more: %v", e.Number, e.Err)
+}
+
+// Unwrap gives the problems and their kind.
+func (e *StaleError) Unwrap() []error { return []error{fleet.ErrInvalid, e.Err} }
+
 // mostRevisions bounds a page.
 const mostRevisions = 1000
 

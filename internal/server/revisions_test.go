@@ -87,7 +87,8 @@ func TestRollback(t *testing.T) {
 	refused(v1alpha1.RollbackRequest{To: -1}, 422, "body.to")
 	refused(v1alpha1.RollbackRequest{By: "a\nb"}, 422, "body.by")
 	refused(map[string]any{"too": 2}, 422, "did you mean to?")
-	back.err = &fleet.FieldError{Field: "spec.templates[0].min", Wrong: "is too much", Right: "less"}
+	back.err = &StaleError{2, &fleet.FieldError{Field: "spec.templates[0].min", Wrong: "is too much", Right: "less"}}
+	refused(v1alpha1.RollbackRequest{}, 422, "revision 2 does not hold any more")
 	refused(v1alpha1.RollbackRequest{}, 422, "spec.templates[0].min: is too much; want less")
 	back.err = nil
 	got := call[v1alpha1.RollbackView](r, "POST", "/v1/fleet/rollback", v1alpha1.RollbackRequest{By: "ada", DryRun: true}, 200)
