@@ -84,7 +84,14 @@ func checkLocal(src []byte) (*v1alpha1.Fleet, error) {
 	if err := f.CheckLocal(); err != nil {
 		return nil, err
 	}
-	return f, checkMounts(f)
+	if err := checkMounts(f); err != nil {
+		return nil, err
+	}
+	if _, err := tariffOf(f); err != nil { // its price file may be gone
+		return nil, err
+	}
+	_, err = controlSpec(f)
+	return f, err
 }
 
 // fileOf is a revision as a file.
