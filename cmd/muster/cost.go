@@ -106,6 +106,8 @@ func usd(micro int64) string {
 	switch {
 	case micro == 0:
 		return "$0"
+	case micro > -1000 && micro < 1000:
+		return strings.Replace(fmt.Sprintf("$%.6f", v), "$-", "-$", 1)
 	case v > -0.1 && v < 0.1:
 		return strings.Replace(fmt.Sprintf("$%.4f", v), "$-", "-$", 1)
 	}
@@ -157,8 +159,12 @@ func costFields(r fleet.CostReport) [][2]string {
 	if r.Began.After(from) {
 		from = r.Began
 	}
+	until := r.Until
+	if r.ChargedTo.Before(until) {
+		until = r.ChargedTo
+	}
 	out := [][2]string{
-		{"time", clock(from) + " to " + clock(r.Until)},
+		{"time", clock(from) + " to " + clock(until)},
 		{"bill", usd(r.MicroUSD) + fmt.Sprintf(" for %.1f node-hours, at most %s at once", r.NodeHours, plural(r.PeakNodes, "node"))},
 		{"tasks", usd(r.TaskMicroUSD)},
 	}
