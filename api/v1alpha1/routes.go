@@ -25,6 +25,7 @@ const (
 	RouteTaskExec     = "/v1/tasks/{id}/exec"             // GET: WebSocket
 	RouteFleet        = "/v1/fleet"                       // GET
 	RouteFleetSpec    = "/v1/fleet/spec"                  // GET
+	RouteFleetSeries  = "/v1/fleet/series"                // GET
 	RouteSandboxes    = "/v1/sandboxes"                   // GET
 	RouteEvents       = "/v1/events"                      // GET: JSON or server-sent events
 	RouteEventExplain = "/v1/events/{seq}/explain"        // GET

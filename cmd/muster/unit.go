@@ -18,6 +18,7 @@ import (
 	"muster.dev/muster/internal/intake"
 	"muster.dev/muster/internal/schedule"
 	"muster.dev/muster/internal/server"
+	"muster.dev/muster/internal/web"
 	"muster.dev/muster/internal/webhook"
 )
 
@@ -84,9 +85,14 @@ func openUnit(ctx context.Context, c unitConfig) (_ *unit, err error) {
 	if u.control, err = control.New(loop); err != nil {
 		return nil, err
 	}
+	pages, err := web.New()
+	if err != nil {
+		return nil, err
+	}
 	u.server, err = server.New(server.Config{
 		Store: c.store, Archive: c.archive, Engine: u.control, Fleet: u.now.Load, Hosts: c.hosts,
 		Token: c.token, Version: version(), Logger: c.log, Ready: u.isReady, Registry: u.registry,
+		Pages: pages,
 	})
 	if err != nil {
 		return nil, err

@@ -76,6 +76,8 @@ type Config struct {
 	// Hosts are names, beside localhost and IP addresses, that the server is
 	// reached by.
 	Hosts []string
+	// Pages is the dashboard; nil: there is none, and no sessions.
+	Pages Pages
 }
 
 // Server is the HTTP API. It is an http.Handler, and can serve by itself.
@@ -87,6 +89,7 @@ type Server struct {
 	undo    func()        // of the metrics
 	slots   chan struct{} // of streams
 	beat    time.Duration // heartbeat, but for tests
+	codes   codes
 
 	base    context.Context // ends when streams must
 	stop    context.CancelFunc
