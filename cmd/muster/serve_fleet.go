@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"muster.dev/muster/internal/server"
+	"muster.dev/muster/internal/web"
 )
 
 // serveFleet runs one fleet of this machine, while it is this process's turn.
@@ -66,9 +67,12 @@ type front struct {
 // more.
 func newFront(ctx context.Context, g *ground, c *daemonConfig) (*front, context.Context, error) {
 	f := &front{ground: g, ended: make(chan struct{})}
-	var err error
+	pages, err := web.New()
+	if err != nil {
+		return nil, nil, err
+	}
 	f.Fleets, err = server.NewFleets(server.FleetsConfig{
-		Token: g.token, Version: version(), Hosts: c.hosts, Logger: c.log, Ready: f.isReady,
+		Token: g.token, Version: version(), Hosts: c.hosts, Logger: c.log, Ready: f.isReady, Pages: pages,
 		Standby: func() string {
 			if f.leading.Load() {
 				return ""

@@ -21,11 +21,14 @@ const (
 	mostSamples = 2000
 	// leastStep is the finest step.
 	leastStep = time.Second
+	// glance is how much of a step is looked at: a journal that changes every
+	// second would else be read whole for a month.
+	glance = 2 * time.Minute
 )
 
 func (s *Server) seriesRoute(api huma.API) {
 	op := operation(http.MethodGet, v1alpha1.RouteFleetSeries, "getFleetSeries", "The fleet over time, from its journal", http.StatusUnprocessableEntity)
-	op.Description = "One point per step that has a journaled decision: the one of the largest demand among the first few of the step. A decision that changes nothing is journaled once a minute, so steps below a minute may have no point; what was before holds on."
+	op.Description = "One point per step that has a journaled decision: the one of the largest demand among the first few of the step, within its first two minutes. A decision that changes nothing is journaled once a minute, so steps below a minute may have no point; what was before holds on."
 	handle(s, api, op, s.series)
 }
 
@@ -72,21 +75,14 @@ func (s *Server) series(ctx context.Context, in *seriesInput) (*body[v1alpha1.Fl
 	out := v1alpha1.FleetSeries{Since: since, Until: until, StepSeconds: step.Seconds(), Points: []v1alpha1.FleetPoint{}}
 	each := max(1, mostSamples/int(until.Sub(since)/step+1))
 	var after int64
-	for at := since; at.Before(until); {
-		read, err := s.Store.Decisions(ctx, fleet.DecisionFilter{After: after, Since: at, Until: until, Limit: each})
+	for at := since; at.Before(until); at = at.Add(step) {
+		end := at.Add(min(step, glance) - 1)
+		read, err := s.Store.Decisions(ctx, fleet.DecisionFilter{After: after, Since: at, Until: end, Limit: each})
 		if err != nil {
 			return nil, err
 		}
-		if len(read) == 0 {
-			break
-		}
-		// Steps without any are skipped in one go.
-		at = since.Add(read[0].At.Sub(since) / step * step).Add(step)
 		var most *v1alpha1.FleetPoint
 		for i := range read {
-			if !read[i].At.Before(at) {
-				break
-			}
 			after = read[i].Seq
 			if p, ok := pointOf(&read[i]); ok && (most == nil || p.Backlog+p.InFlight >= most.Backlog+most.InFlight) {
 				most = &p

@@ -23,6 +23,7 @@ function remember(boxes) {
 }
 
 const asState = (r) => (r.state === "claimed" && r.work ? r.work.state : r.state === "ready" ? "warm" : r.state);
+const ranks = { running: 0, claimed: 0, collecting: 0, starting: 1, warm: 2, draining: 3, failed: 4 };
 const began = (r) => (has(r.claimedAt) ? r.claimedAt : r.createdAt);
 const cpuLimit = (r) => r.resources.milliCPU / 1000;
 
@@ -32,8 +33,8 @@ export function confinement(i) {
 }
 
 const columns = [
-  { key: "state", name: "State", cell: (r) => state(asState(r)), sort: asState },
-  { key: "task", name: "Task", cell: (r) => (r.task ? [h("b", {}, r.work?.name || r.work?.spec?.command?.[0] || "task"), h("span", { class: "id" }, short(r.task))] : h("span", { class: "muted" }, r.message || `waits in pool ${r.pool}`)), sort: (r) => r.work?.name || "" },
+  { key: "state", name: "State", cell: (r) => state(asState(r)), sort: (r) => ranks[asState(r)] ?? 5 },
+  { key: "task", name: "Task", cell: (r) => (r.task ? h("b", { title: r.task }, r.work?.name || r.work?.spec?.command?.join(" ") || short(r.task)) : h("span", { class: "muted" }, r.message || `waits in pool ${r.pool}`)), sort: (r) => r.work?.name || "" },
   { key: "team", name: "Team", cell: (r) => r.work?.tenant || h("span", { class: "muted" }, "–"), sort: (r) => r.work?.tenant || "" },
   { key: "age", name: "Age", num: true, cell: (r) => span(since(began(r))), sort: (r) => -Date.parse(began(r)) },
   { key: "node", name: "Node", cell: (r) => r.node, sort: (r) => r.node },
@@ -61,7 +62,7 @@ export function start({ redraw }) {
       redraw();
     },
   );
-  const table = new Table({ columns, redraw, label: "Agents", sort: "age", down: true, open: (r) => (r.task ? `#/task/${encodeURIComponent(r.task)}` : `#/sandbox/${encodeURIComponent(r.id)}`) });
+  const table = new Table({ columns, redraw, label: "Agents", sort: "state", down: false, open: (r) => (r.task ? `#/task/${encodeURIComponent(r.task)}` : `#/sandbox/${encodeURIComponent(r.id)}`) });
 
   const draw = () => {
     if (!rows) return [title("Agents"), h("div", { class: "loading" })];

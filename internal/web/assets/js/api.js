@@ -152,3 +152,22 @@ export function begin() {
 
 /** scaling are the events that moved the fleet, or say why it did not move. */
 export const scaling = (e) => e.layer !== "tasks" && !["sandbox_ready", "sandboxes_taken_over"].includes(e.kind);
+
+const scalingKinds = [
+  "scale_out", "scale_in", "undrain", "recovered", "signals_missing", "breaker_open", "breaker_probe", "cap_binds", "budget_binds",
+  "no_template", "gave_up", "burst", "node_scale", "node_cordon", "node_uncordon", "node_release", "sandbox_failed", "sandbox_lost",
+];
+
+/** scalingSince reads them from the journal, page by page. */
+export async function scalingSince(since, signal) {
+  const kinds = scalingKinds.map((k) => `kind=${k}`).join("&");
+  const page = 5000;
+  const out = [];
+  for (let after = 0, n = page; n === page && out.length < 4 * page; ) {
+    const got = (await ask(`v1/events?${kinds}&since=${since.toISOString()}&limit=${page}&after=${after}`, { signal })).events;
+    out.push(...got);
+    n = got.length;
+    after = got.at(-1)?.seq || 0;
+  }
+  return out;
+}

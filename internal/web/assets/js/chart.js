@@ -55,7 +55,7 @@ export function hold(points, x, y, gap, base) {
 
 /** sparkline of plain numbers. */
 export function spark(values, most, width = 64, height = 18) {
-  if (values.length < 2) return h("svg", { class: "spark", viewBox: `0 0 ${width} ${height}`, width, height, "aria-hidden": "true" });
+  if (values.length < 3) return h("svg", { class: "spark", viewBox: `0 0 ${width} ${height}`, width, height, "aria-hidden": "true" });
   const top = Math.max(most || 0, ...values) || 1;
   const step = width / Math.max(29, values.length - 1);
   const x = (i) => width - (values.length - 1 - i) * step;

@@ -28,8 +28,12 @@ function page(series) {
     verdict(f),
     h("section", { class: "flow", "aria-label": "The layers of the fleet" }, backlog(f), consumers(f), sandboxes(f, sum), nodes(f)),
     startScale(f),
-    h("div", { class: "split" }, h("section", {}, h("h2", {}, "Pools"), pools(f)), recent()),
-    h("section", {}, h("div", { class: "row-head" }, h("h2", {}, "Last 15 minutes"), legend()), strip(series)),
+    h(
+      "div",
+      { class: "split" },
+      h("div", { class: "sections" }, h("section", {}, h("h2", {}, "Pools"), pools(f)), h("section", { class: "strip-part" }, h("div", { class: "row-head" }, h("h2", {}, "Last 15 minutes"), legend()), strip(series))),
+      recent(),
+    ),
   ];
 }
 
@@ -205,11 +209,11 @@ function pools(f) {
             "tr",
             { key: p.pool, class: "first" },
             h("th", { scope: "row" }, p.pool, p.breaker.open ? h("span", { class: "tag bad" }, "breaker open") : null),
-            [count(p.backlog), p.backlog ? span(p.oldestAgeSeconds) : "–", p.arrivalRate ? `${(p.arrivalRate * 60).toFixed(1)}/min` : "–", `${p.ready} of ${p.warmTarget}`, p.starting, p.running, p.draining, p.desired, p.startLead.samples ? span(p.startLead.p95Seconds) : "–", p.timeToEmptySeconds === undefined || p.timeToEmptySeconds === null ? "–" : span(p.timeToEmptySeconds)].map((v) =>
+            [count(p.backlog), p.backlog ? span(p.oldestAgeSeconds) : "–", p.arrivalRate ? `${(p.arrivalRate * 60).toFixed(1)}/min` : "–", p.ready || p.warmTarget ? `${p.ready} of ${p.warmTarget}` : 0, p.starting, p.running, p.draining, p.desired, p.startLead.samples ? span(p.startLead.p95Seconds) : "–", p.timeToEmptySeconds === undefined || p.timeToEmptySeconds === null ? "–" : span(p.timeToEmptySeconds)].map((v) =>
               h("td", { class: v === 0 || v === "0" || v === "–" ? "num zero" : "num" }, String(v)),
             ),
           ),
-          h("tr", { key: `${p.pool} why`, class: "why" }, h("td", { colspan: "11" }, p.breaker.open ? `${p.breaker.reason} ` : "", p.reason, p.bound && !p.reason.includes(p.bound) ? ` (bound: ${p.bound})` : "")),
+          h("tr", { key: `${p.pool} why`, class: "why" }, h("td", { colspan: "11" }, h("div", {}, p.breaker.open ? `${p.breaker.reason} ` : "", p.reason, p.bound && !p.reason.includes(p.bound) ? ` (bound: ${p.bound})` : ""))),
         ]),
       ),
     ),
@@ -230,14 +234,14 @@ function strip(series) {
   if (!series) return h("div", { class: "strip" });
   const to = Date.parse(series.until);
   const from = Date.parse(series.since);
-  const width = Math.min(1600, Math.max(320, document.querySelector(".page")?.clientWidth || innerWidth - 32));
+  const width = Math.min(1600, Math.max(320, document.querySelector(".strip-part")?.clientWidth || innerWidth - 32));
   const pick = (k) => series.points.map((p) => ({ t: Date.parse(p.at), v: p[k], end: to }));
   const demand = series.points.map((p) => ({ t: Date.parse(p.at), v: p.backlog + p.inFlight, end: to }));
   return h(
     "div",
     { class: "strip" },
     series.points.length
-      ? lane({ width, height: 150, from, to, gap: 95e3, bottom: 20, label: "Demand and sandboxes in the last 15 minutes", areas: [{ tone: "running", points: pick("running") }, { tone: "starting", points: pick("starting") }, { tone: "warm", points: pick("ready") }], lines: [{ tone: "demand", points: demand }] })
+      ? lane({ width, height: 190, from, to, gap: 95e3, bottom: 20, label: "Demand and sandboxes in the last 15 minutes", areas: [{ tone: "running", points: pick("running") }, { tone: "starting", points: pick("starting") }, { tone: "warm", points: pick("ready") }], lines: [{ tone: "demand", points: demand }] })
       : empty("No decision was journaled yet."),
   );
 }

@@ -4,6 +4,7 @@
 export function span(s) {
   if (s === null || s === undefined || !isFinite(s)) return "–";
   if (s <= 0) return "0 s";
+  if (s < 0.0001) return "<0.1 ms";
   if (s < 0.01) return `${trim(s * 1000, 1)} ms`;
   if (s < 1) return `${Math.round(s * 1000)} ms`;
   if (s < 10) return `${trim(s, 1)} s`;

@@ -64,6 +64,7 @@ export class Table {
     return h(
       "div",
       {
+        key: "table",
         class: "table",
         role: "grid",
         tabindex: "0",

@@ -74,6 +74,7 @@ export class Log {
       h(
         "div",
         {
+          key: "log",
           class: "log",
           tabindex: "0",
           role: "log",

@@ -1,7 +1,7 @@
 // Demand, sandboxes and nodes over time, with what was decided and why.
 
 import { h } from "./dom.js";
-import { ask, every, live, scaling } from "./api.js";
+import { ask, every, live, scalingSince } from "./api.js";
 import { clock, count, moment, span, words } from "./format.js";
 import { chips, empty, icon, title } from "./parts.js";
 import { lane, timeText } from "./chart.js";
@@ -35,13 +35,9 @@ export function start({ redraw }) {
     const at = `since=${new Date(from).toISOString()}&until=${new Date(to).toISOString()}`;
     const step = Math.max(1, Math.ceil((to - from) / 1000 / 400));
     try {
-      const kinds = "kind=scale_out&kind=scale_in&kind=node_scale_out&kind=node_scale_in&kind=breaker_open&kind=burst&kind=cap_binds&kind=budget_binds&kind=signals_missing";
-      const [s, e] = await Promise.all([
-        ask(`v1/fleet/series?${at}&step=${step}s`, { signal }),
-        ask(`v1/events?since=${new Date(from).toISOString()}&limit=2000`, { signal }).then((x) => x, () => ask(`v1/events?${kinds}&limit=2000`, { signal })),
-      ]);
+      const [s, e] = await Promise.all([ask(`v1/fleet/series?${at}&step=${step}s`, { signal }), scalingSince(new Date(from), signal)]);
       series = s;
-      events = e.events.filter((x) => scaling(x) && Date.parse(x.at) <= to);
+      events = e.filter((x) => Date.parse(x.at) <= to);
       problem = "";
     } catch (err) {
       if (err.name === "AbortError") throw err;
@@ -98,6 +94,7 @@ export function start({ redraw }) {
       h(
         "div",
         {
+          key: "lanes",
           class: "lanes",
           ref: (el) =>
             new ResizeObserver(() => {
@@ -190,7 +187,7 @@ function decision(e, why) {
     { class: "decision", "aria-live": "polite" },
     h("div", { class: "row-head" }, h("h2", {}, `${words(e.kind)}: ${subject(e)}`), h("span", { class: "muted" }, moment(e.at))),
     h("p", { class: "sentence" }, e.reason),
-    why?.summary && why.summary !== e.reason ? h("p", { class: "muted" }, why.summary) : null,
+    why?.summary && !why.summary.includes(e.reason) ? h("p", { class: "muted" }, why.summary) : null,
     e.bound ? h("p", {}, "Bound by ", h("span", { class: "tag" }, e.bound)) : null,
     numbers.length ? h("dl", { class: "numbers" }, numbers.map(([k, v]) => h("div", {}, h("dt", {}, numberName(k)), h("dd", {}, /Seconds$/.test(k) ? span(v) : String(+v.toFixed(3)))))) : null,
     !why ? h("div", { class: "loading" }) : null,
