@@ -115,6 +115,7 @@ func (s *Server) session(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) signIn(w http.ResponseWriter, r *http.Request) {
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(readTimeout)) // not every writer has deadlines
 	raw, err := io.ReadAll(io.LimitReader(r.Body, 4<<10))
 	var in struct {
 		Token string `json:"token"`

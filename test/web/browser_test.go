@@ -101,7 +101,7 @@ func (p *page) try(actions ...chromedp.Action) error {
 			return err
 		}
 	}
-	ctx, done := context.WithTimeout(p.ctx, 30*time.Second)
+	ctx, done := context.WithTimeout(p.ctx, time.Minute)
 	defer done()
 	return chromedp.Run(ctx, actions...)
 }
@@ -116,7 +116,7 @@ func (p *page) look(width, height int64, scheme string) {
 // until waits for a JavaScript expression to hold.
 func (p *page) until(expression string) {
 	p.t.Helper()
-	p.do(chromedp.Poll(expression, nil, chromedp.WithPollingInterval(50*time.Millisecond), chromedp.WithPollingTimeout(20*time.Second)))
+	p.do(chromedp.Poll(expression, nil, chromedp.WithPollingInterval(50*time.Millisecond), chromedp.WithPollingTimeout(50*time.Second)))
 }
 
 func (p *page) eval(expression string, to any) {

@@ -18,17 +18,28 @@ func TestDashboard(t *testing.T) {
 	done := m.submit("quick", `printf '\033[31mred\033[0m and <b>bold</b>\n'; echo "$0 <script>document.title=1</script>"`)
 	long := m.submit(hostile, `while :; do printf '\033]0;owned\007\033[32mstep\033[0m %s\n' '`+strings.ReplaceAll(hostile, "'", `'\''`)+`'; sleep 1; done`)
 
-	t.Run("logged out", func(t *testing.T) { loggedOut(t, p, m) })
+	step := func(name string, f func(t *testing.T)) {
+		t.Helper()
+		ok := t.Run(name, func(t *testing.T) {
+			p.t, m.t = t, t
+			f(t)
+		})
+		p.t, m.t = t, t
+		if !ok {
+			t.FailNow() // the next step begins where this one ends
+		}
+	}
+	step("logged out", func(t *testing.T) { loggedOut(t, p, m) })
 	p.signIn(m)
 	p.clean("signing in")
-	t.Run("views", func(t *testing.T) { views(t, p, done, long) })
-	t.Run("hostile", func(t *testing.T) { nothingRan(t, p, m, long) })
-	t.Run("keyboard", func(*testing.T) { keyboard(p) })
-	t.Run("cancel and retry", func(*testing.T) { acts(p, m, done, long) })
-	t.Run("submit", func(*testing.T) { submits(p) })
-	t.Run("events", func(*testing.T) { liveEvents(p, m) })
-	t.Run("sign out", func(*testing.T) { signsOut(p) })
-	t.Run("link", func(t *testing.T) { link(t, p, m) })
+	step("views", func(t *testing.T) { views(t, p, done, long) })
+	step("hostile", func(t *testing.T) { nothingRan(t, p, long) })
+	step("keyboard", func(*testing.T) { keyboard(p) })
+	step("cancel and retry", func(*testing.T) { acts(p, m, done, long) })
+	step("submit", func(*testing.T) { submits(p) })
+	step("events", func(*testing.T) { liveEvents(p, m) })
+	step("sign out", func(*testing.T) { signsOut(p) })
+	step("link", func(t *testing.T) { link(t, p, m) })
 }
 
 func loggedOut(t *testing.T, p *page, m *machine) {
@@ -52,7 +63,7 @@ func loggedOut(t *testing.T, p *page, m *machine) {
 func views(t *testing.T, p *page, done, long string) {
 	for _, v := range []struct{ name, at, says, there string }{
 		{"fleet", "fleet", "Submitted to first instruction", ".strip svg path.area"},
-		{"agents", "agents", "no network", ".rows .tr"},
+		{"agents", "agents", "warm", ".rows .tr"},
 		{"agent", "task/" + long, "step", ".log .a-green"},
 		{"task", "task/" + done, "<b>bold</b>", ".log .a-red"},
 		{"tasks", "tasks", "quick", ".rows .tr"},
@@ -79,7 +90,7 @@ func views(t *testing.T, p *page, done, long string) {
 }
 
 // nothingRan: names, labels and logs that are markup stay text.
-func nothingRan(t *testing.T, p *page, m *machine, long string) {
+func nothingRan(t *testing.T, p *page, long string) {
 	for _, at := range []string{"agents", "tasks", "task/" + long, "timeline", "fleet"} {
 		p.eval(fmt.Sprintf(`location.hash = %q`, "#/"+at), nil)
 		p.until(`document.querySelector(".page h1") !== null`)

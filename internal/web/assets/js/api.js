@@ -16,6 +16,7 @@ export const live = {
   events: [], // newest last
   link: "connecting", // live, lost
   error: "",
+  choice: null, // the fleets at this address, where there are several
 };
 
 const listeners = new Set();
@@ -67,8 +68,11 @@ export function every(pause, f) {
   let ended = false;
   let timer = 0;
   const controller = new AbortController();
+  let busy = false;
   const run = async () => {
+    if (busy || ended) return;
     clearTimeout(timer);
+    busy = true;
     if (!document.hidden) {
       try {
         await f(controller.signal);
@@ -76,6 +80,7 @@ export function every(pause, f) {
         if (e.name !== "AbortError" && !(e instanceof Problem)) console.error(e);
       }
     }
+    busy = false;
     if (!ended) timer = setTimeout(run, pause());
   };
   const seen = () => document.hidden || run();
@@ -139,6 +144,7 @@ export function begin() {
         } catch (e) {
           if (e.name === "AbortError") throw e;
           live.error = e.message;
+          if (e.status === 404) live.choice = (await ask("fleets", { signal }).catch(() => null))?.fleets || null;
         }
         tell("fleet");
       },

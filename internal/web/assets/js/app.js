@@ -60,7 +60,7 @@ function paint() {
         ),
         h("div", { class: "side-end" }, linkState(), themeButton(), h("button", { class: "plain", onclick: signOut, title: "Sign out" }, icon("out"), h("span", {}, "Sign out")), h("div", { class: "version" }, live.version)),
       ),
-      h("main", { id: "main", class: "main", tabindex: "-1" }, banner(), h("div", { key: shown.key, class: `page page-${shown.name}` }, shown.draw())),
+      h("main", { id: "main", class: "main", tabindex: "-1" }, live.choice && !live.fleet ? choice() : [banner(), h("div", { key: shown.key, class: `page page-${shown.name}` }, shown.draw())]),
     ),
   );
 }
@@ -74,6 +74,18 @@ function banner() {
   if (live.error && live.fleet) return h("div", { class: "alert", role: "alert" }, `${live.error} What is shown is of ${new Date(live.fleet.at).toLocaleTimeString("en-GB")}.`);
   if (live.error) return h("div", { class: "alert", role: "alert" }, live.error);
   return null;
+}
+
+/** choice lists the fleets, where the address has several. */
+function choice() {
+  return h(
+    "div",
+    { key: "choice", class: "page" },
+    h("header", { class: "head" }, h("h1", {}, "Fleets")),
+    live.choice.length
+      ? h("ul", { class: "files" }, live.choice.map((f) => h("li", {}, h("a", { href: `.${f.path}/` }, `${f.namespace}/${f.name}`))))
+      : h("p", { class: "muted" }, "There is no fleet yet."),
+  );
 }
 
 function linkState() {
@@ -106,7 +118,7 @@ function leave() {
   if (shown) shown.stop();
   if (end) end();
   shown = end = null;
-  Object.assign(live, { fleet: null, spec: null, version: "", events: [], link: "connecting", error: "" });
+  Object.assign(live, { fleet: null, spec: null, version: "", events: [], link: "connecting", error: "", choice: null });
   document.title = "Sign in · Muster";
   signIn(root, enter);
 }
