@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 )
 
 // hostile is what a task may say of itself and print.
@@ -120,7 +121,7 @@ func keyboard(p *page) {
 	p.do(chromedp.KeyEvent("ga"))
 	p.until(`location.hash === "#/agents" && document.querySelector(".rows .tr") !== null`)
 	p.eval(`document.querySelector(".table").focus()`, nil)
-	p.do(chromedp.KeyEvent("\ue015")) // arrow down
+	p.do(chromedp.KeyEvent(kb.ArrowDown))
 	p.until(`document.querySelector(".rows .tr.at") !== null`)
 	p.do(chromedp.KeyEvent("\r"))
 	p.until(`/^#.(task|sandbox)/.test(location.hash)`)
