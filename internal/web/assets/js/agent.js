@@ -1,7 +1,7 @@
 // One agent: a task with its log, phases, usage, and what it left; or a sandbox
 // that waits for one.
 
-import { h, draw as drawInto } from "./dom.js";
+import { h } from "./dom.js";
 import { ask, every, watch, live } from "./api.js";
 import { bytes, cores, count, has, moment, plural, since, span, words } from "./format.js";
 import { empty, facts, meter, short, state } from "./parts.js";

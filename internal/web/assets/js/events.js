@@ -1,7 +1,7 @@
 // Events of the fleet as rows.
 
 import { h } from "./dom.js";
-import { clock, moment, words } from "./format.js";
+import { capital, clock, moment, words } from "./format.js";
 
 const signs = { scale_out: "out", scale_in: "in", node_scale_out: "out", node_scale_in: "in" };
 
@@ -21,7 +21,7 @@ export function eventRow(e, { chosen, choose, whole } = {}) {
   const inner = [
     h("time", { datetime: e.at }, whole ? moment(e.at) : clock(e.at)),
     h("span", { class: `sign sign-${sign(e)}`, "aria-hidden": "true" }),
-    h("span", { class: "event-text" }, h("b", {}, words(e.kind)), " ", h("span", { class: "event-what" }, subject(e)), h("span", { class: "event-why" }, e.reason)),
+    h("span", { class: "event-text" }, h("b", {}, capital(words(e.kind))), " ", h("span", { class: "event-what" }, subject(e)), h("span", { class: "event-why" }, e.reason)),
   ];
   return h("li", { key: e.seq, class: "event" }, choose ? h("button", { class: "event-row", "aria-pressed": chosen ? "true" : "false", onclick: () => choose(e) }, inner) : h("div", { class: "event-row" }, inner));
 }

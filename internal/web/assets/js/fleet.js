@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 import { ask, every, live, scaling } from "./api.js";
-import { bytes, cores, count, plural, since, span, usd, words } from "./format.js";
+import { bytes, cores, count, plural, since, span, usd } from "./format.js";
 import { empty, meter, state } from "./parts.js";
 import { eventRow } from "./events.js";
 import { lane } from "./chart.js";

@@ -64,3 +64,5 @@ export function moment(t) {
 
 /** words turns a name such as scale_out into words. */
 export const words = (s) => String(s).replaceAll("_", " ");
+
+export const capital = (s) => s.charAt(0).toUpperCase() + s.slice(1);

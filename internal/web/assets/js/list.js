@@ -79,6 +79,7 @@ export class Table {
         ref: (el) => {
           this.box = el;
           new ResizeObserver(() => {
+            if (!el.clientHeight) return; // it left the page
             this.height = el.clientHeight;
             this.redraw();
           }).observe(el);

@@ -2,9 +2,9 @@
 
 import { h } from "./dom.js";
 import { ask, every, live, scalingSince } from "./api.js";
-import { clock, count, moment, span, words } from "./format.js";
-import { chips, empty, icon, title } from "./parts.js";
-import { lane, timeText } from "./chart.js";
+import { capital, clock, count, moment, span, words } from "./format.js";
+import { chips, empty, title } from "./parts.js";
+import { lane } from "./chart.js";
 import { eventRow, sign, subject } from "./events.js";
 
 const ranges = [["900", "15 min"], ["3600", "1 h"], ["21600", "6 h"], ["86400", "24 h"], ["604800", "7 d"], ["2592000", "30 d"]];
@@ -98,7 +98,8 @@ export function start({ redraw }) {
           class: "lanes",
           ref: (el) =>
             new ResizeObserver(() => {
-              width = Math.max(280, el.clientWidth);
+              if (!el.clientWidth || el.clientWidth === width) return; // it left the page, or is as it was
+              width = el.clientWidth;
               redraw();
             }).observe(el),
           onpointermove: (e) => {
@@ -185,7 +186,7 @@ function decision(e, why) {
   return h(
     "section",
     { class: "decision", "aria-live": "polite" },
-    h("div", { class: "row-head" }, h("h2", {}, `${words(e.kind)}: ${subject(e)}`), h("span", { class: "muted" }, moment(e.at))),
+    h("div", { class: "row-head" }, h("h2", {}, `${capital(words(e.kind))}: ${subject(e)}`), h("span", { class: "muted" }, moment(e.at))),
     h("p", { class: "sentence" }, e.reason),
     why?.summary && !why.summary.includes(e.reason) ? h("p", { class: "muted" }, why.summary) : null,
     e.bound ? h("p", {}, "Bound by ", h("span", { class: "tag" }, e.bound)) : null,
