@@ -98,6 +98,9 @@ func (f *Fleet) CheckLocal() error {
 	if f.Spec.Secrets.Kubernetes != "" {
 		ps.addf("spec.secrets.kubernetes", "spec.secrets.dir or spec.secrets.env", "names a Secret of a cluster, and this is one machine")
 	}
+	if f.Spec.HasConsumers() {
+		ps.addf(fieldConsumers, "`muster serve --kubernetes`, or no spec.consumers", "are pods of a cluster, and this is one machine")
+	}
 	if len(f.Spec.Targets) > 0 {
 		ps.addf("spec.targets", "`muster serve --kubernetes`, or no targets", "are objects of a cluster, and this is one machine")
 	}
@@ -106,7 +109,8 @@ func (f *Fleet) CheckLocal() error {
 
 // MustBeRestarted tells whether a change of the fleet from f to g takes a new
 // start of what works on it: where tasks come from, where sandboxes run, what is
-// listened on. Everything else can be changed while it runs.
+// listened on, whether there are consumers (how many may change). Everything else
+// can be changed while it runs.
 func (f *Fleet) MustBeRestarted(g *Fleet) bool {
 	fixed := func(s FleetSpec) FleetSpec {
 		return FleetSpec{
@@ -118,5 +122,5 @@ func (f *Fleet) MustBeRestarted(g *Fleet) bool {
 	if g.Spec.Follows() { // the size of a counted node follows from the templates
 		a.Templates, b.Templates = f.Spec.Templates, g.Spec.Templates
 	}
-	return !reflect.DeepEqual(a, b)
+	return !reflect.DeepEqual(a, b) || f.Spec.HasConsumers() != g.Spec.HasConsumers()
 }

@@ -57,6 +57,9 @@ func (f *Fleet) Default() {
 	for i := range s.Targets {
 		s.Targets[i].fill()
 	}
+	if s.Consumers != nil {
+		s.Consumers.fill()
+	}
 	for i := range s.Tenants {
 		or(&s.Tenants[i].Weight, 1)
 	}

@@ -63,7 +63,8 @@ type KubernetesNodes struct {
 	// plane which pod dials; it needs no right. Default: default.
 	ServiceAccount string `json:"serviceAccount,omitempty" kube:"object"`
 	// Warm is how warm sandboxes are kept: auto (default: agent-sandbox where its
-	// resources are served, else pods), pods, or agent-sandbox.
+	// resources are served, else pods; with spec.consumers always pods), pods, or
+	// agent-sandbox.
 	Warm string `json:"warm,omitempty" enum:"auto,pods,agent-sandbox"`
 	// SlotSize is what a new node is thought to have for each sandbox, with
 	// spec.nodes.slots of them; default: the largest template's.

@@ -34,6 +34,8 @@ const (
 	RoutePolicy       = "/v1/policies/{digest}"           // GET
 	RouteShadow       = "/v1/shadow"                      // GET
 	RouteForecast     = "/v1/forecast"                    // GET
+	RouteCost         = "/v1/cost"                        // GET
+	RouteCostFocus    = "/v1/cost/focus"                  // GET: CSV
 	RouteSchedules    = "/v1/schedules"                   // GET
 	RouteSchedule     = "/v1/schedules/{name}"            // GET, PUT, DELETE
 	RouteVersion      = "/v1/version"                     // GET

@@ -4,7 +4,8 @@ package v1alpha1
 type FleetStatus struct {
 	// ObservedGeneration is the metadata.generation that the rest is about.
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
-	// Conditions are Ready, Progressing and Degraded.
+	// Conditions are Ready, Progressing and Degraded, and ConsumersReady where
+	// there are consumers.
 	Conditions []Condition `json:"conditions,omitempty"`
 	// Summary is the state in one word: Ready, Starting, Degraded, Invalid,
 	// Stopping.
@@ -27,6 +28,8 @@ const (
 	ConditionReady       = "Ready"       // it works
 	ConditionProgressing = "Progressing" // it is being started, changed or stopped
 	ConditionDegraded    = "Degraded"    // something is wrong, and the message says what
+	// ConditionConsumersReady: as many consumers as wanted are there and ready.
+	ConditionConsumersReady = "ConsumersReady"
 )
 
 // Condition is one aspect of a status, as in Kubernetes.

@@ -49,6 +49,9 @@ type FleetSpec struct {
 	Workers   Workers    `json:"workers,omitempty"`
 	KEDA      *KEDA      `json:"keda,omitempty"`
 	Targets   []Target   `json:"targets,omitempty" maxItems:"64"`
+	// Consumers are processes that carry the fleet's sandboxes, in a cluster, where
+	// one does not suffice; left out: the control plane's leader does.
+	Consumers *Consumers `json:"consumers,omitempty"`
 }
 
 // KEDA serves KEDA's external-scaler protocol, so that a ScaledObject or
@@ -198,18 +201,6 @@ type Nodes struct {
 	// machine; 1 is not at all. Defaults 8 and 2: agents wait most of the time.
 	OvercommitCPU    float64 `json:"overcommitCPU,omitempty" minimum:"0.1" maximum:"1000"`
 	OvercommitMemory float64 `json:"overcommitMemory,omitempty" minimum:"0.1" maximum:"100"`
-}
-
-// Cost is what compute costs.
-type Cost struct {
-	NodeHourUSD float64 `json:"nodeHourUSD,omitempty" minimum:"0" maximum:"1000000"`
-	Budget      Budget  `json:"budget,omitempty"`
-}
-
-// Budget bounds spending, in US dollars; 0 is no bound.
-type Budget struct {
-	PerHour float64 `json:"perHour,omitempty" minimum:"0" maximum:"1000000000"`
-	PerDay  float64 `json:"perDay,omitempty" minimum:"0" maximum:"1000000000"`
 }
 
 // Tenant is a team with a share of the fleet. A task belongs to the tenant

@@ -43,9 +43,8 @@ func (f *Fleet) validate(ps *problems) {
 	ps.duration("spec.objective.reactWithin", s.Objective.ReactWithin, time.Millisecond, 24*time.Hour, "")
 	s.Scaling.validate(ps)
 	s.validateNodes(ps)
-	ps.real("spec.cost.nodeHourUSD", s.Cost.NodeHourUSD, 0, 1e6)
-	ps.real("spec.cost.budget.perHour", s.Cost.Budget.PerHour, 0, 1e9)
-	ps.real("spec.cost.budget.perDay", s.Cost.Budget.PerDay, 0, 1e9)
+	s.validateConsumers(ps)
+	s.validateCost(ps)
 	s.validateTenants(ps)
 	s.validateSecrets(ps)
 	if n := s.Webhooks.Secret; n != "" {

@@ -40,6 +40,8 @@ type TaskView struct {
 
 	Phases PhasesView `json:"phases"`
 	Usage  *UsageView `json:"usage,omitempty"`
+	// Cost is there for one task, not in lists.
+	Cost *TaskCostView `json:"cost,omitempty" doc:"What it has cost so far; absent in lists, and where nothing was charged yet"`
 
 	LogBytes     int64            `json:"logBytes"`
 	LogDropped   int64            `json:"logDropped,omitempty" doc:"Bytes beyond the log limit"`
@@ -51,6 +53,13 @@ type TaskView struct {
 	Origin *fleet.Origin `json:"origin,omitempty" doc:"The message of an outside queue it was made from"`
 
 	Spec TaskSpec `json:"spec" doc:"The task with every default filled in; submitting it again asks for the same"`
+}
+
+// TaskCostView is what a task has cost: its share of the nodes its sandboxes
+// were on.
+type TaskCostView struct {
+	ComputeMicroUSD int64   `json:"computeMicroUSD" doc:"Millionths of a US dollar, for all attempts"`
+	BusySeconds     float64 `json:"busySeconds" doc:"How long sandboxes were held for it"`
 }
 
 // Final reports whether the task has ended.

@@ -77,7 +77,7 @@ func fleetOfCluster(file string) (readiness.Needs, string, error) {
 }
 
 func clusterNeeds(f *v1alpha1.Fleet) (readiness.Needs, error) {
-	n := readiness.Needs{Fleet: f.Metadata.Name, Targets: len(f.Spec.Targets) > 0, Sandboxes: f.Spec.Capacity.Sandboxes.Max}
+	n := readiness.Needs{Fleet: f.Metadata.Name, Targets: len(f.Spec.Targets) > 0, Consumers: f.Spec.HasConsumers(), Sandboxes: f.Spec.Capacity.Sandboxes.Max}
 	if s := f.Spec.Secrets.Kubernetes; s != "" {
 		n.Secrets = append(n.Secrets, s)
 	}

@@ -22,6 +22,8 @@ const (
 	formatYAML  = "yaml"
 	formatName  = "name"
 	formatText  = "text"
+	formatCSV   = "csv"
+	formatFocus = "focus"
 )
 
 // outputFlag is -o of one command: the first of its formats is the default.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"muster.dev/muster/internal/client"
 )
@@ -69,14 +70,20 @@ directory, which is made on the first start.`,
 			return runServe(ctx, o, cmd)
 		},
 	}
-	f := c.Flags()
+	c.Flags().StringVar(&o.fleetFile, "fleet", "", "the fleet's YAML `file`, for a fleet on this machine")
+	o.flags(c.Flags())
+	return c
+}
+
+// flags are those of a control plane and, as far as they concern them, of its
+// consumers, which are started with the same words.
+func (o *serveOptions) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.dataDir, "data", "", "data `directory`; default $MUSTER_HOME, /var/lib/muster for root, else ~/.local/state/muster")
 	f.StringVar(&o.listen, "listen", "127.0.0.1:7433", "`address` of the HTTP API; port 0 picks a free one")
 	f.StringVar(&o.store, "store", "", "sqlite:PATH or postgres://…; default: SQLite in the data directory. With several fleets each has a file, or a schema, of its own")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringSliceVar(&o.hosts, "host", nil, "a `name` that the API is reached by, beside localhost, addresses, and the names of Services of this namespace; may be repeated")
 	f.StringVar(&o.token, "token-file", "", "`file` with the API's token, at least 32 characters")
-	f.StringVar(&o.fleetFile, "fleet", "", "the fleet's YAML `file`, for a fleet on this machine")
 	f.StringVar(&o.runner, "runner", "", "the muster-runner `program`, for a fleet on this machine; default: beside muster, else on PATH")
 	f.StringVar(&o.runtimes, "runtimes", "", "`directory` with runc, crun or runsc, searched before PATH")
 	f.StringVar(&o.onStop, "on-stop", "keep", "running tasks of a fleet on this machine when muster stops: keep, drain (wait for them) or cancel")
@@ -91,8 +98,12 @@ directory, which is made on the first start.`,
 	f.StringVar(&o.gateway.address, "gateway-address", "", "`host:port` by which they reach it")
 	f.StringVar(&o.gateway.cert, "gateway-cert", "", "PEM `file` of the gateway's certificate, with its authority last; default: one of our own making")
 	f.StringVar(&o.gateway.key, "gateway-key", "", "PEM `file` of its key")
-	return c
 }
+
+const (
+	certAndKey = "--gateway-cert and --gateway-key belong together"
+	noGateway  = "--gateway-address is missing: the host:port by which sandboxes reach this process, such as muster-gateway.muster.svc:7443"
+)
 
 // check refuses flags that contradict each other.
 func (o *serveOptions) check() error {
@@ -102,9 +113,9 @@ func (o *serveOptions) check() error {
 	case !o.kubernetes && o.fleetFile == "":
 		return usageError("want --kubernetes, for the fleets of a cluster, or --fleet FILE, for one on this machine")
 	case o.kubernetes && o.gateway.address == "":
-		return usageError("--gateway-address is missing: the host:port by which sandboxes reach this process, such as muster-gateway.muster.svc:7443")
+		return usageError(noGateway)
 	case (o.gateway.cert == "") != (o.gateway.key == ""):
-		return usageError("--gateway-cert and --gateway-key belong together")
+		return usageError(certAndKey)
 	case o.drain < 0:
 		return usageError("--drain-timeout %s is negative", o.drain)
 	}
@@ -119,34 +130,42 @@ func runServe(ctx context.Context, o serveOptions, cmd *cobra.Command) error {
 	if err := o.check(); err != nil {
 		return err
 	}
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
-		return usageError("--log-level %q is unknown; want debug, info, warn or error", o.logLevel)
-	}
-	log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
-	dir, err := prepareDataDir(o.dataDir)
+	c, err := o.daemon(cmd)
 	if err != nil {
 		return err
-	}
-	store, err := parseStore(o.store, dir)
-	if err != nil {
-		return err
-	}
-	token, err := serveToken(o.token, os.Getenv("MUSTER_TOKEN"))
-	if err != nil {
-		return err
-	}
-	c := daemonConfig{
-		dir: dir, listen: o.listen, token: token, hosts: serveHosts(o.hosts), store: store, runner: o.runner, runtimes: o.runtimes,
-		onStop: o.onStop, parallel: o.parallel, log: log,
 	}
 	if o.kubernetes {
 		return serveCluster(ctx, o, c)
 	}
-	if c.fleet, _, err = loadFleet(o.fleetFile, dir); err != nil {
+	if c.fleet, _, err = loadFleet(o.fleetFile, c.dir); err != nil {
 		return err
 	}
 	return serveFleet(ctx, c)
+}
+
+// daemon is what the flags say of any process of a control plane.
+func (o *serveOptions) daemon(cmd *cobra.Command) (daemonConfig, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
+		return daemonConfig{}, usageError("--log-level %q is unknown; want debug, info, warn or error", o.logLevel)
+	}
+	log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
+	dir, err := prepareDataDir(o.dataDir)
+	if err != nil {
+		return daemonConfig{}, err
+	}
+	store, err := parseStore(o.store, dir)
+	if err != nil {
+		return daemonConfig{}, err
+	}
+	token, err := serveToken(o.token, os.Getenv("MUSTER_TOKEN"))
+	if err != nil {
+		return daemonConfig{}, err
+	}
+	return daemonConfig{
+		dir: dir, listen: o.listen, token: token, hosts: serveHosts(o.hosts), store: store, runner: o.runner, runtimes: o.runtimes,
+		onStop: o.onStop, parallel: o.parallel, log: log,
+	}, nil
 }
 
 // serveToken is the API's token as given from outside; empty: the data

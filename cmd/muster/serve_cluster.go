@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -44,6 +43,8 @@ type cluster struct {
 	exchange *skube.Exchange
 	watch    *nkube.Watch
 	door     skube.Door
+	peers    http.RoundTripper // to the APIs of consumers
+	owners   owners            // of sandboxes, in fleets with consumers
 }
 
 // serveCluster runs the fleets of a cluster, while it is this process's turn.
@@ -111,35 +112,17 @@ func (k *cluster) fleets() string {
 
 // lead runs the fleets until ctx ends.
 func (k *cluster) lead(ctx context.Context) error {
-	plane, err := k.c.store.openPlane(ctx)
+	keys, err := k.planeKeys(ctx, loadKeys)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err := plane.close(); err != nil {
-			k.log.Error("close the store", "error", err)
-		}
-	}()
-	keys, err := loadKeys(ctx, plane.store)
+	l, doorway, err := k.openDoorway(ctx, keys)
 	if err != nil {
 		return err
 	}
-	cert, err := k.o.gateway.certificate(keys)
-	if err != nil {
-		return err
-	}
-	if k.door, err = k.findDoor(ctx, cert.authority); err != nil {
-		return err
-	}
-	l, err := listenGateway(k.o.gateway.listen)
-	if err != nil {
-		return err
-	}
-	k.exchange, k.watch = skube.NewExchange(), nkube.NewWatch(k.client)
-	k.gateway = gateway.New(gateway.Options{Key: keys.Session, Verify: gateway.TokenReviews(k.client), Peers: k.exchange.Peer, Logger: k.log})
-	doorway := k.gateway.Server(cert.config())
 	op, err := operator.New(operator.Options{
 		Client: k.client, Dynamic: k.dynamic, Namespace: k.fleets(), Start: k.start, DrainTimeout: k.o.drain, Logger: k.log,
+		Plane: operator.Plane{Namespace: k.namespace, Pod: os.Getenv("POD_NAME")},
 	})
 	if err != nil {
 		_ = l.Close()
@@ -150,28 +133,15 @@ func (k *cluster) lead(ctx context.Context) error {
 	k.front.leading.Store(true)
 	defer k.front.leading.Store(false)
 
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	var wg sync.WaitGroup
-	failed := make(chan error, 1)
-	wg.Go(func() {
-		if err := doorway.ServeTLS(l, "", ""); !errors.Is(err, http.ErrServerClosed) {
-			failed <- fmt.Errorf("serve the gateway: %w", err)
-			stop()
-		}
+	return withDoorway(ctx, l, doorway, func(ctx context.Context) error {
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		ctx, stop := context.WithCancel(ctx)
+		defer stop()
+		wg.Go(func() { k.watch.Run(ctx) })
+		wg.Go(func() { _ = giveBackStart(ctx) })
+		return op.Run(ctx)
 	})
-	wg.Go(func() { k.watch.Run(ctx) })
-	wg.Go(func() { _ = giveBackStart(ctx) })
-	err = op.Run(ctx)
-	_ = doorway.Close()
-	stop()
-	wg.Wait()
-	select {
-	case broke := <-failed:
-		return errors.Join(err, broke)
-	default:
-		return err
-	}
 }
 
 // listenGateway opens the gateway's address. A replica that led a moment ago

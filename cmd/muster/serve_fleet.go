@@ -58,6 +58,7 @@ type front struct {
 	ground  *ground
 	http    *http.Server
 	leading atomic.Bool
+	carries string // the fleet whose sandboxes this process carries; empty: it is a control plane
 	ready   atomic.Pointer[func(context.Context) error]
 	ended   chan struct{}
 }
@@ -66,7 +67,11 @@ type front struct {
 // The context it returns ends with ctx, or when the address cannot be served any
 // more.
 func newFront(ctx context.Context, g *ground, c *daemonConfig) (*front, context.Context, error) {
-	f := &front{ground: g, ended: make(chan struct{})}
+	return openFront(ctx, &front{ground: g, ended: make(chan struct{})}, c)
+}
+
+func openFront(ctx context.Context, f *front, c *daemonConfig) (*front, context.Context, error) {
+	g := f.ground
 	pages, err := web.New()
 	if err != nil {
 		return nil, nil, err
@@ -74,7 +79,10 @@ func newFront(ctx context.Context, g *ground, c *daemonConfig) (*front, context.
 	f.Fleets, err = server.NewFleets(server.FleetsConfig{
 		Token: g.token, Version: version(), Hosts: c.hosts, Logger: c.log, Ready: f.isReady, Pages: pages,
 		Standby: func() string {
-			if f.leading.Load() {
+			switch {
+			case f.carries != "":
+				return "this process carries the sandboxes of fleet " + f.carries + "; ask the control plane"
+			case f.leading.Load():
 				return ""
 			}
 			return "this replica stands by; another one leads"
@@ -100,8 +108,12 @@ func newFront(ctx context.Context, g *ground, c *daemonConfig) (*front, context.
 
 // isReady tells whether this process can do its part; standing by is one.
 func (f *front) isReady(ctx context.Context) error {
-	if ready := f.ready.Load(); ready != nil && f.leading.Load() {
+	ready := f.ready.Load()
+	switch {
+	case ready != nil && (f.leading.Load() || f.carries != ""):
 		return (*ready)(ctx)
+	case f.carries != "":
+		return errors.New("what carries the sandboxes has not been opened yet")
 	}
 	return nil
 }

@@ -30,19 +30,30 @@ type planeKeys struct {
 	Key       []byte `json:"key"`       // its key, PEM
 }
 
+// readKeys reads the keys; fleet.ErrUnavailable where no control plane has made
+// them yet.
+func readKeys(ctx context.Context, s fleet.Settings) (*planeKeys, error) {
+	b, err := s.Setting(ctx, settingKeys)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("read the gateway's keys: %w", err)
+	case b == nil:
+		return nil, fmt.Errorf("no control plane has led on this store yet: %w", fleet.ErrUnavailable)
+	}
+	k := &planeKeys{}
+	if err := json.Unmarshal(b, k); err != nil || len(k.Session) != 32 {
+		return nil, fmt.Errorf("the gateway's keys in the store: %w", fleet.ErrCorrupt)
+	}
+	return k, nil
+}
+
 // loadKeys reads the keys, making them on the first start.
 func loadKeys(ctx context.Context, s fleet.Settings) (*planeKeys, error) {
 	b, err := s.Setting(ctx, settingKeys)
-	if err != nil {
-		return nil, fmt.Errorf("read the gateway's keys: %w", err)
+	if err != nil || b != nil {
+		return readKeys(ctx, s)
 	}
 	k := &planeKeys{}
-	if b != nil {
-		if err := json.Unmarshal(b, k); err != nil || len(k.Session) != 32 {
-			return nil, fmt.Errorf("the gateway's keys in the store: %w", fleet.ErrCorrupt)
-		}
-		return k, nil
-	}
 	k.Session = make([]byte, 32)
 	_, _ = rand.Read(k.Session) // never fails
 	if k.Authority, k.Key, err = newAuthority(); err != nil {

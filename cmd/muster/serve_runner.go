@@ -32,6 +32,7 @@ type fleetInCluster struct {
 	boxes *skube.Sandboxes // likewise
 	nodes *nkube.Nodes     // likewise
 	scale []*scaler.Scaler
+	began time.Time
 
 	over chan struct{} // closed when Run has ended
 	told teller
@@ -41,12 +42,15 @@ var _ operator.Runner = (*fleetInCluster)(nil)
 
 // start opens what a fleet works with.
 func (k *cluster) start(ctx context.Context, f operator.Fleet) (_ operator.Runner, err error) {
-	r := &fleetInCluster{k: k, f: f, place: f.Spec.Spec.Nodes.Kubernetes, over: make(chan struct{})}
+	r := &fleetInCluster{k: k, f: f, place: f.Spec.Spec.Nodes.Kubernetes, over: make(chan struct{}), began: time.Now()}
 	defer func() {
 		if err != nil {
 			r.Close()
 		}
 	}()
+	if err = k.canCarry(f); err != nil {
+		return nil, err
+	}
 	if r.keep, err = k.c.store.open(ctx, f.Spec, k.c.store.placeOf(k.c.dir, f.Namespace, f.Name)); err != nil {
 		return nil, err
 	}
@@ -57,7 +61,7 @@ func (k *cluster) start(ctx context.Context, f operator.Fleet) (_ operator.Runne
 	}
 	c := unitConfig{
 		fleet: f.Spec, store: r.keep.store, embedded: r.keep.queue, archive: r.keep.archive, token: k.front.ground.token,
-		secrets: &ksecret.Source{Client: k.client, Namespace: f.Namespace, Name: f.Spec.Spec.Secrets.Kubernetes},
+		secrets: k.secrets(f),
 		hosts:   k.c.hosts, parallel: k.c.parallel, log: k.log.With("fleet", f.Key.String()),
 		name: "muster-" + f.Namespace + "-" + f.Name,
 	}
@@ -66,6 +70,10 @@ func (k *cluster) start(ctx context.Context, f operator.Fleet) (_ operator.Runne
 			return nil, err
 		}
 		c.sandboxes, c.nodes, c.policy = r.boxes, r.nodes, r.policy
+	}
+	if f.Spec.Spec.HasConsumers() {
+		c.forward = &server.Forwarding{Transport: k.peers, Path: server.FleetPath(f.Namespace, f.Name)}
+		k.owners.set(f.Key, r.keep.store)
 	}
 	if r.unit, err = openUnit(ctx, c); err != nil {
 		return nil, err
@@ -78,34 +86,18 @@ func (k *cluster) start(ctx context.Context, f operator.Fleet) (_ operator.Runne
 	return r, nil
 }
 
+// secrets are those that a fleet's tasks and queues name.
+func (k *cluster) secrets(f operator.Fleet) fleet.Secrets {
+	return &ksecret.Source{Client: k.client, Namespace: f.Namespace, Name: f.Spec.Spec.Secrets.Kubernetes}
+}
+
 // openSandboxes opens the fleet's pods and nodes.
 func (r *fleetInCluster) openSandboxes(ctx context.Context) (err error) {
 	k, p := r.k, r.place
-	classes := map[fleet.Runtime]string{}
-	for runtime, class := range map[fleet.Runtime]string{fleet.RuntimeGVisor: p.RuntimeClasses.GVisor, fleet.RuntimeKata: p.RuntimeClasses.Kata} {
-		if class != "" {
-			classes[runtime] = class
-		}
+	if r.boxes, err = k.openBoxes(ctx, r.f); err != nil {
+		return err
 	}
 	log := k.log.With("fleet", r.f.Key.String())
-	warm, err := k.agentSandbox(p.Warm)
-	if err != nil {
-		return err
-	}
-	r.boxes, err = skube.New(ctx, skube.Options{
-		Client: k.client, Dynamic: k.dynamic, AgentSandbox: warm, Namespace: r.f.Namespace, Fleet: r.f.Name,
-		Owner: &metav1.OwnerReference{
-			APIVersion: v1alpha1.APIVersion, Kind: v1alpha1.KindFleet, Name: r.f.Name, UID: types.UID(r.f.UID),
-		},
-		Sessions: k.gateway, Exchange: k.exchange, Door: k.door, RunnerImage: k.image, Logger: log,
-		Pods: skube.PodOptions{
-			NodeSelector: p.NodeSelector, Tolerations: tolerations(p), RuntimeClasses: classes,
-			ImagePullSecrets: p.ImagePullSecrets, PriorityClass: p.PriorityClass, ServiceAccount: p.ServiceAccount,
-		},
-	})
-	if err != nil {
-		return err
-	}
 	slot, err := r.f.Spec.SlotResources()
 	if err != nil {
 		return err
@@ -125,6 +117,36 @@ func (r *fleetInCluster) openSandboxes(ctx context.Context) (err error) {
 	}
 	r.nodes, err = nkube.New(o)
 	return err
+}
+
+// openBoxes opens the pods of a fleet, for whoever orders or carries them.
+func (k *cluster) openBoxes(ctx context.Context, f operator.Fleet) (*skube.Sandboxes, error) {
+	p := f.Spec.Spec.Nodes.Kubernetes
+	classes := map[fleet.Runtime]string{}
+	for runtime, class := range map[fleet.Runtime]string{fleet.RuntimeGVisor: p.RuntimeClasses.GVisor, fleet.RuntimeKata: p.RuntimeClasses.Kata} {
+		if class != "" {
+			classes[runtime] = class
+		}
+	}
+	warm := p.Warm
+	if f.Spec.Spec.HasConsumers() {
+		warm = v1alpha1.WarmPods // agent-sandbox's pools are sized by one process
+	}
+	pools, err := k.agentSandbox(warm)
+	if err != nil {
+		return nil, err
+	}
+	return skube.New(ctx, skube.Options{
+		Client: k.client, Dynamic: k.dynamic, AgentSandbox: pools, Namespace: f.Namespace, Fleet: f.Name,
+		Owner: &metav1.OwnerReference{
+			APIVersion: v1alpha1.APIVersion, Kind: v1alpha1.KindFleet, Name: f.Name, UID: types.UID(f.UID),
+		},
+		Sessions: k.gateway, Exchange: k.exchange, Door: k.door, RunnerImage: k.image, Logger: k.log.With("fleet", f.Key.String()),
+		Pods: skube.PodOptions{
+			NodeSelector: p.NodeSelector, Tolerations: tolerations(p), RuntimeClasses: classes,
+			ImagePullSecrets: p.ImagePullSecrets, PriorityClass: p.PriorityClass, ServiceAccount: p.ServiceAccount,
+		},
+	})
 }
 
 // elastic tells whether nodes are brought and returned.
@@ -287,6 +309,9 @@ func (r *fleetInCluster) Close() {
 	if r.told.end != nil {
 		r.told.close()
 	}
+	if r.keep != nil {
+		r.k.owners.unset(r.f.Key, r.keep.store)
+	}
 	if r.unit != nil {
 		r.k.front.Remove(r.f.Namespace, r.f.Name, r.server)
 		errs = append(errs, r.unit.close())
@@ -307,6 +332,7 @@ func (r *fleetInCluster) Report() operator.Report {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	out := operator.Report{Endpoint: server.FleetPath(r.f.Namespace, r.f.Name), Events: r.told.events(ctx)}
+	out.Consumers = r.consumers(ctx, &out.Problem)
 	v, err := r.control.View(ctx)
 	if err != nil {
 		out.Problem = operator.Problem{Reason: "Unknown", Message: err.Error()}
@@ -320,7 +346,9 @@ func (r *fleetInCluster) Report() operator.Report {
 		out.Starting += p.Starting
 		out.Desired += p.Desired
 	}
-	out.Problem = r.problem(&v)
+	if worst := r.problem(&v); worst != (operator.Problem{}) {
+		out.Problem = worst
+	}
 	return out
 }
 

@@ -15,6 +15,8 @@ import (
 	"muster.dev/muster/api/v1alpha1"
 	"muster.dev/muster/internal/archive"
 	"muster.dev/muster/internal/control"
+	"muster.dev/muster/internal/cost"
+	"muster.dev/muster/internal/ledger"
 	"muster.dev/muster/internal/sandbox/fake"
 	"muster.dev/muster/internal/server"
 	"muster.dev/muster/internal/store/memory"
@@ -92,8 +94,12 @@ func startServer() (address string, stop func() error, err error) {
 	if err != nil {
 		return "", nil, err
 	}
+	books := ledger.New(ledger.Options{
+		Store: store, Nodes: oneNode{}.List, Fleet: "cli", Tariff: cost.Tariff{{PerHour: 3_600_000_000}},
+		Look: 20 * time.Millisecond, Every: 20 * time.Millisecond, Lag: 20 * time.Millisecond,
+	})
 	api, err := server.New(server.Config{
-		Store: store, Archive: files, Engine: engine, Fleet: func() *v1alpha1.Fleet { return spec },
+		Store: store, Archive: files, Engine: engine, Ledger: books, Fleet: func() *v1alpha1.Fleet { return spec },
 		Token: testToken, Version: "test", Ready: engine.Ready, Registry: prometheus.NewRegistry(),
 	})
 	if err != nil {
@@ -102,7 +108,11 @@ func startServer() (address string, stop func() error, err error) {
 	front := httptest.NewServer(api)
 	ctx, end := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- engine.Run(ctx) }()
+	go func() {
+		charging := make(chan error, 1)
+		go func() { charging <- books.Run(ctx) }()
+		ended <- errors.Join(engine.Run(ctx), <-charging)
+	}()
 	return front.URL, func() error {
 		bounded, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()

@@ -19,6 +19,8 @@ import (
 type storeChoice struct {
 	dsn  string // of PostgreSQL; empty: SQLite
 	file string // of SQLite
+	// connections of each pool to PostgreSQL; 0: the adapters' defaults.
+	connections int
 }
 
 // parseStore reads --store; dir is the data directory.
@@ -110,7 +112,7 @@ func (s storeChoice) open(ctx context.Context, f *v1alpha1.Fleet, at place) (_ *
 		}
 	}()
 	if s.shared() {
-		err = out.openPostgres(ctx, s.dsn, f, at)
+		err = out.openPostgres(ctx, s, f, at)
 		return out, err
 	}
 	if err = os.MkdirAll(filepath.Dir(at.file), 0o700); err != nil {
@@ -125,15 +127,15 @@ func (s storeChoice) open(ctx context.Context, f *v1alpha1.Fleet, at place) (_ *
 	return out, err
 }
 
-func (k *kept) openPostgres(ctx context.Context, dsn string, f *v1alpha1.Fleet, at place) error {
-	db, err := postgres.Open(ctx, dsn, postgres.Options{
-		Schema: at.schema, MaxBacklog: f.Spec.Queue.MaxBacklog, Tenants: shares(f), Name: "muster " + f.Metadata.Name,
+func (k *kept) openPostgres(ctx context.Context, s storeChoice, f *v1alpha1.Fleet, at place) error {
+	db, err := postgres.Open(ctx, s.dsn, postgres.Options{
+		Schema: at.schema, Connections: s.connections, MaxBacklog: f.Spec.Queue.MaxBacklog, Tenants: shares(f), Name: "muster " + f.Metadata.Name,
 	})
 	if err != nil {
 		return err
 	}
 	k.store, k.queue, k.pg, k.closers = db, db.Queue(), db, append(k.closers, db.Close)
-	files, err := pgarchive.Open(ctx, dsn, pgarchive.Options{Schema: at.schema})
+	files, err := pgarchive.Open(ctx, s.dsn, pgarchive.Options{Schema: at.schema, Connections: s.connections})
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	"muster.dev/muster/internal/control"
 	"muster.dev/muster/internal/fleet"
 	"muster.dev/muster/internal/intake"
+	"muster.dev/muster/internal/ledger"
 	"muster.dev/muster/internal/schedule"
 	"muster.dev/muster/internal/server"
 	"muster.dev/muster/internal/web"
@@ -38,6 +39,7 @@ type unitConfig struct {
 	token    string
 	hosts    []string // names the API is reached by
 	parallel int
+	forward  *server.Forwarding // to the fleet's consumers; nil: it has none
 	log      *slog.Logger
 }
 
@@ -52,10 +54,11 @@ type unit struct {
 	server   *server.Server
 	hooks    *webhook.Service
 	cron     *schedule.Service
-	source   fleet.Source  // nil: no outside queue
-	intake   *intake.Queue // likewise
-	followed *followed     // nil where Muster runs the tasks
-	keda     *kedaService  // nil: not asked for
+	ledger   *ledger.Service // nil where others run the workers
+	source   fleet.Source    // nil: no outside queue
+	intake   *intake.Queue   // likewise
+	followed *followed       // nil where Muster runs the tasks
+	keda     *kedaService    // nil: not asked for
 }
 
 // openUnit wires a fleet; nothing runs yet. What was opened is closed again
@@ -89,11 +92,18 @@ func openUnit(ctx context.Context, c unitConfig) (_ *unit, err error) {
 	if err != nil {
 		return nil, err
 	}
-	u.server, err = server.New(server.Config{
+	if u.ledger, err = openLedger(u); err != nil {
+		return nil, err
+	}
+	api := server.Config{
 		Store: c.store, Archive: c.archive, Engine: u.control, Fleet: u.now.Load, Hosts: c.hosts,
 		Token: c.token, Version: version(), Logger: c.log, Ready: u.isReady, Registry: u.registry,
-		Pages: pages,
-	})
+		Forward: c.forward, Pages: pages,
+	}
+	if u.ledger != nil {
+		api.Ledger = u.ledger
+	}
+	u.server, err = server.New(api)
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +125,7 @@ func (u *unit) loop() (control.Config, error) {
 	return control.Config{
 		Store: u.store, Archive: u.archive, Secrets: forTasks{u.secrets, u.fleet.Spec.Webhooks.Secret},
 		Spec: spec, Variant: v1alpha1.Variant, Logger: u.log, Consumer: fmt.Sprintf("muster/%d", os.Getpid()),
-		Visibility: visibility, ParallelStarts: u.parallel,
+		Visibility: visibility, ParallelStarts: u.parallel, Consumers: u.fleet.Spec.HasConsumers(),
 	}, nil
 }
 
@@ -147,6 +157,14 @@ func (u *unit) update(f *v1alpha1.Fleet) error {
 	if err != nil {
 		return err
 	}
+	if u.ledger != nil {
+		t, err := tariffOf(f)
+		if err != nil {
+			return err
+		}
+		u.ledger.SetTariff(t, f.Spec.Cost.Labels)
+		u.ledger.SetBudget(budgetOf(f))
+	}
 	u.now.Store(f)
 	u.control.SetSpec(spec)
 	return nil
@@ -170,6 +188,9 @@ func (u *unit) parts() []part {
 	out := []part{{"fleet", u.control.Run}, {"webhooks", u.hooks.Run}, {"schedules", u.cron.Run}}
 	if u.intake != nil {
 		out = append(out, part{"queue", u.intake.Run})
+	}
+	if u.ledger != nil {
+		out = append(out, part{"ledger", u.ledger.Run})
 	}
 	if u.keda != nil {
 		out = append(out, part{"external scaler", u.keda.run})

@@ -74,7 +74,9 @@ func validate(s *shell, name string) verdict {
 		for _, d := range docs {
 			if f, ok := d.(*v1alpha1.Fleet); ok && err == nil {
 				f.Default()
-				_, err = payload.New(f)
+				if _, err = payload.New(f); err == nil {
+					_, err = tariffOf(f)
+				}
 			}
 		}
 	}

@@ -130,7 +130,7 @@ func controlSpec(f *v1alpha1.Fleet) (control.Spec, error) {
 	s.Policy.Min, s.Policy.Max = f.Spec.Capacity.Sandboxes.Min, f.Spec.Capacity.Sandboxes.Max
 	s.Policy.Budget.PerHour = microUSD(f.Spec.Cost.Budget.PerHour)
 	s.Policy.Budget.PerDay = microUSD(f.Spec.Cost.Budget.PerDay)
-	s.Policy.Budget.NodeHour = microUSD(f.Spec.Cost.NodeHourUSD)
+	s.Policy.Budget.NodeHour = microUSD(f.Spec.Cost.NodeHour())
 	if s.Policy.Objective, err = duration("spec.objective.startP99", f.Spec.Objective.StartP99); err != nil {
 		return s, err
 	}
@@ -139,6 +139,10 @@ func controlSpec(f *v1alpha1.Fleet) (control.Spec, error) {
 	}
 	if s.Retention, err = duration("spec.retention.tasks", f.Spec.Retention.Tasks); err != nil {
 		return s, err
+	}
+	if c := f.Spec.Consumers; c != nil {
+		s.Consumers = plan.ConsumerPolicy{Sandboxes: c.SandboxesPerReplica}
+		s.Consumers.Min, s.Consumers.Max = c.Bounds()
 	}
 	s.Floors, err = floors(f)
 	return s, err

@@ -3,9 +3,11 @@ package client
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/url"
 	"strconv"
+	"time"
 
 	"muster.dev/muster/api/v1alpha1"
 	"muster.dev/muster/internal/fleet"
@@ -55,6 +57,64 @@ func (c *Client) Forecast(ctx context.Context, q fleet.ForecastQuery) (fleet.For
 	var out fleet.Forecast
 	err := c.call(ctx, http.MethodGet, v1alpha1.RouteForecast, ask, nil, &out)
 	return out, err
+}
+
+// CostQuery asks what the fleet has cost; empty fields are the server's
+// defaults.
+type CostQuery struct {
+	Since, Until time.Time
+	By           string // tenant, team, project, template, task, node, hour, label:KEY
+	Fixed        int    // nodes of a fleet to compare with
+	OffHours     string // HH:MM-HH:MM
+	Weekends     bool   // are off-hours, too
+	Timezone     string // of OffHours
+	Limit        int    // most groups
+}
+
+func (q CostQuery) values() url.Values {
+	ask := url.Values{}
+	set := func(name, v string, is bool) {
+		if is {
+			ask.Set(name, v)
+		}
+	}
+	set("since", q.Since.Format(time.RFC3339Nano), !q.Since.IsZero())
+	set("until", q.Until.Format(time.RFC3339Nano), !q.Until.IsZero())
+	set("by", q.By, q.By != "")
+	set("fixed", strconv.Itoa(q.Fixed), q.Fixed != 0)
+	set("offHours", q.OffHours, q.OffHours != "")
+	set("weekends", "true", q.Weekends)
+	set("timezone", q.Timezone, q.Timezone != "")
+	set("limit", strconv.Itoa(q.Limit), q.Limit != 0)
+	return ask
+}
+
+// Cost says what the fleet has cost.
+func (c *Client) Cost(ctx context.Context, q CostQuery) (fleet.CostReport, error) {
+	var out fleet.CostReport
+	err := c.call(ctx, http.MethodGet, v1alpha1.RouteCost, q.values(), nil, &out)
+	return out, err
+}
+
+// CostFocus writes what the fleet has cost as a FOCUS table, in CSV; only Since
+// and Until of the query count.
+func (c *Client) CostFocus(ctx context.Context, q CostQuery, to io.Writer) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	req, err := c.request(ctx, http.MethodGet, v1alpha1.RouteCostFocus, CostQuery{Since: q.Since, Until: q.Until}.values(), nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Accept", "text/csv")
+	resp, err := c.open(req)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if _, err := io.Copy(to, resp.Body); err != nil {
+		return c.connectError(err)
+	}
+	return nil
 }
 
 // Sandboxes lists those that exist.

@@ -30,8 +30,21 @@ type Node struct {
 	// BootID is the id that the node had while it booted, where that was
 	// another: what is asked for has no name before it is there.
 	BootID NodeID `json:"bootID,omitempty"`
+	// TotalMilliCPU and TotalMemoryBytes are what the machine has in the same
+	// measure, the part kept for itself included; 0: not known.
+	TotalMilliCPU    int64 `json:"totalMilliCPU,omitempty"`
+	TotalMemoryBytes int64 `json:"totalMemoryBytes,omitempty"`
+	// Kind is what its price depends on.
+	Kind NodeKind `json:"kind,omitzero"`
 	// Message says why the node is in its state, where that is not plain.
 	Message string `json:"message,omitempty"`
+}
+
+// NodeKind is what the price of a node depends on; empty parts are not known.
+type NodeKind struct {
+	Group        string `json:"group,omitempty"`        // as its provider calls it: a node group, a node pool
+	InstanceType string `json:"instanceType,omitempty"` // m7i.4xlarge
+	Capacity     string `json:"capacity,omitempty"`     // on-demand, spot, reserved
 }
 
 // Nodes brings and returns machines. All methods are idempotent by id.

@@ -228,6 +228,7 @@ type Store interface {
 	Journal
 	Schedules
 	Settings
+	Ledger
 	// Ping reports whether the store answers.
 	Ping(ctx context.Context) error
 	Close() error

@@ -68,6 +68,11 @@ func TestRefusals(t *testing.T) {
 		{"signal", template + "queue: {type: http, http: {url: 'http://x', backlog: a.b}}", "can only be read"},
 		{"scale", template + "mode: scale", "whose tasks only Muster can run"},
 		{"targets", template + "targets: [{apiVersion: apps/v1, kind: Deployment, name: w}]", "written to in mode: scale only"},
+		{"consumers", template + "consumers: {}", "want either replicas, or minReplicas and maxReplicas"},
+		{"consumers-both", template + "consumers: {replicas: 2, maxReplicas: 4}", "want either replicas, or minReplicas and maxReplicas"},
+		{"consumers-range", template + "consumers: {minReplicas: 4, maxReplicas: 2}", "minReplicas: want maxReplicas as well, and at most that"},
+		{"consumers-queue", template + redis + "}}\nconsumers: {replicas: 2}", "want embedded, or no consumers"},
+		{"consumers-warm", template + "nodes: {kubernetes: {warm: agent-sandbox}}\nconsumers: {replicas: 2}", "whose pools one process sizes"},
 		{"workers", template + "workers: {startup: 3s}", "no meaning with mode: run"},
 		{"payload", template + redis + "}, payload: {format: bytes}}", "want a task with format: bytes"},
 		{"tenants", template + "tenants: [{name: a}, {name: a}]", "Duplicate value"},
@@ -134,7 +139,9 @@ mode: scale
 queue: {type: redis, redis: {addresses: ['r:6379'], list: {name: q}, password: {secret: {name: s, key: k}}}}
 targets: [{apiVersion: apps/v1, kind: Deployment, name: w}, {apiVersion: apps/v1, kind: StatefulSet, name: nn, drives: nodes}]
 workers: {startup: 3s}`,
-		"bytes": template + "queue: {type: redis, redis: {addresses: ['r:6379'], list: {name: q}}, payload: {format: bytes, to: stdin, task: {command: [agent], network: {allow: [github.com]}}}}",
+		"consumers":        template + "consumers: {replicas: 3}",
+		"consumers-scaled": template + "consumers: {maxReplicas: 9}",
+		"bytes":            template + "queue: {type: redis, redis: {addresses: ['r:6379'], list: {name: q}}, payload: {format: bytes, to: stdin, task: {command: [agent], network: {allow: [github.com]}}}}",
 	} {
 		o := fleetOf(t, ns, name, spec)
 		given, err := parse(o)

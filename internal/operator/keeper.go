@@ -42,6 +42,8 @@ type keeper struct {
 	pause  time.Duration
 	drain  *draining
 	status written
+
+	deployed deployed // the consumers
 }
 
 // version is one spec of one object.
@@ -88,7 +90,7 @@ func (k *keeper) renewed() bool {
 // reset forgets an object that is gone.
 func (k *keeper) reset() {
 	k.seen, k.known, k.fleet, k.bad, k.failed = nil, version{}, Fleet{}, nil, nil
-	k.again, k.pause, k.status = time.Time{}, 0, written{}
+	k.again, k.pause, k.status, k.deployed = time.Time{}, 0, written{}, deployed{}
 }
 
 func (k *keeper) poke() {
@@ -280,6 +282,10 @@ func (k *keeper) depart(ctx context.Context, u *unstructured.Unstructured) bool 
 		return false
 	}
 	k.end()
+	if err := k.undeploy(ctx); err != nil {
+		k.problem(err)
+		return false
+	}
 	if err := k.finalizer(ctx, false); err != nil {
 		k.problem(err)
 		return false
@@ -336,7 +342,8 @@ func (k *keeper) abandoned(ctx context.Context) {
 		k.breakOff()
 	}
 	k.op.o.Logger.Warn("a fleet is gone without having been drained; ending its tasks", "fleet", k.key.String())
-	if err := k.runner.Drain(ctx, 0); err != nil && ctx.Err() == nil {
+	err := errors.Join(k.runner.Drain(ctx, 0), k.undeploy(ctx))
+	if err != nil && ctx.Err() == nil {
 		k.op.o.Logger.Error("cannot give back what a fleet had", "fleet", k.key.String(), "error", err)
 	}
 }

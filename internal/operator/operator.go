@@ -68,6 +68,8 @@ type Report struct {
 	Events   []Event // that are new since the last report
 
 	Queued, Running, Standby, Starting, Desired, Nodes int
+
+	Consumers *Consumers // nil: the fleet has none
 }
 
 // Problem is what is wrong; the zero value: nothing.
@@ -88,6 +90,7 @@ type Options struct {
 	Client    kubernetes.Interface
 	Dynamic   dynamic.Interface
 	Namespace string // whose fleets are run; empty: of all namespaces
+	Plane     Plane  // what consumers are made after
 	// Start makes the Runner of a fleet; ctx ends when starting must.
 	Start func(ctx context.Context, f Fleet) (Runner, error)
 	// DrainTimeout bounds how long tasks of a deleted fleet go on, where its
@@ -104,6 +107,8 @@ type Options struct {
 type Operator struct {
 	o Options
 	r *recorder
+
+	plane plane
 
 	mu      sync.Mutex
 	keepers map[Key]*keeper
@@ -128,7 +133,7 @@ func New(o Options) (*Operator, error) {
 	if o.Clock == nil {
 		o.Clock = time.Now
 	}
-	return &Operator{o: o, keepers: map[Key]*keeper{}}, nil
+	return &Operator{o: o, plane: plane{Plane: o.Plane}, keepers: map[Key]*keeper{}}, nil
 }
 
 // Ready is nil once all fleets have been seen.

@@ -125,6 +125,12 @@ func (r *fakeRunner) Close() { r.do(func() { r.closed = true }) }
 // setUp runs an operator for a namespace of its own.
 func setUp(t *testing.T, c *kubetest.Cluster, config *rest.Config, ns string) (*world, *Operator) {
 	t.Helper()
+	return setUpIn(t, c, config, ns, Plane{})
+}
+
+// setUpIn is setUp for a control plane in the cluster.
+func setUpIn(t *testing.T, c *kubetest.Cluster, config *rest.Config, ns string, p Plane) (*world, *Operator) {
+	t.Helper()
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		t.Fatal(err)
@@ -134,7 +140,7 @@ func setUp(t *testing.T, c *kubetest.Cluster, config *rest.Config, ns string) (*
 		t.Fatal(err)
 	}
 	w := &world{}
-	op, err := New(Options{Client: client, Dynamic: dyn, Namespace: ns, Start: w.start, Every: 100 * time.Millisecond})
+	op, err := New(Options{Client: client, Dynamic: dyn, Namespace: ns, Plane: p, Start: w.start, Every: 100 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -43,6 +43,7 @@ func (k *keeper) report(ctx context.Context) {
 	if k.runner != nil {
 		r = k.runner.Report()
 		k.op.r.tell(k.key, string(k.seen.GetUID()), r.Events)
+		k.deploy(ctx, r.Consumers)
 	}
 	now := k.op.o.Clock()
 	if k.status.uid != string(k.seen.GetUID()) {
@@ -70,6 +71,13 @@ func (k *keeper) statusNow(now time.Time, r *Report) v1alpha1.FleetStatus {
 		ObservedGeneration: k.seen.GetGeneration(), Sentence: clip(r.Sentence, 1024), Endpoint: r.Endpoint,
 		Queued: r.Queued, Running: r.Running, Ready: r.Standby, Starting: r.Starting, Desired: r.Desired, Nodes: r.Nodes,
 	}
+	var carried struct {
+		ready     bool
+		is, wrong Problem
+	}
+	if r.Consumers != nil {
+		carried.ready, carried.is, carried.wrong = k.consumersReady(r.Consumers)
+	}
 	var p Problem
 	progress := Problem{"Steady", "the fleet is as its object says"}
 	switch {
@@ -83,6 +91,8 @@ func (k *keeper) statusNow(now time.Time, r *Report) v1alpha1.FleetStatus {
 		p, s.Summary = failure(k.failed), summaryDegraded
 	case r.Problem != (Problem{}):
 		p, s.Summary = r.Problem, summaryDegraded
+	case carried.wrong != (Problem{}):
+		p, s.Summary = carried.wrong, summaryDegraded
 	case k.runner == nil || !r.Ready:
 		s.Summary = summaryStarting
 	default:
@@ -106,6 +116,9 @@ func (k *keeper) statusNow(now time.Time, r *Report) v1alpha1.FleetStatus {
 		c.set(v1alpha1.ConditionDegraded, false, Problem{"AsExpected", "nothing is wrong"})
 	} else {
 		c.set(v1alpha1.ConditionDegraded, true, p)
+	}
+	if r.Consumers != nil {
+		c.set(v1alpha1.ConditionConsumersReady, carried.ready, carried.is)
 	}
 	s.Conditions = c.list
 	return s

@@ -75,6 +75,9 @@ func (c *Conn) SetLimits(l Limits) {
 	if l.MaxMessage == 0 {
 		l.MaxMessage = MaxPayload
 	}
+	if c.dl != nil && c.readTimeout > 0 && l.ReadTimeout == 0 {
+		_ = c.dl.SetReadDeadline(time.Time{}) // else that of the last message would end the stream; a broken one fails when it is read
+	}
 	c.readTimeout, c.maxMessage = l.ReadTimeout, l.MaxMessage
 	c.wmu.Lock()
 	c.writeTimeout = l.WriteTimeout

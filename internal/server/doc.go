@@ -41,4 +41,12 @@
 // with its present state when ?timeout= is over.
 //
 // GET /v1/tasks/{id}/exec becomes a WebSocket; see v1alpha1.ExecProtocol.
+//
+// # Consumers
+//
+// Where others carry the sandboxes of a fleet, exec and live usage of a task are
+// passed on, with the caller's own credentials, to the process that owns its
+// sandbox, once ([Forwarding]); one that is away is a 503. A cancellation is
+// written to the store first and then told to the owner, which finds it there in
+// any case.
 package server

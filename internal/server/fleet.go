@@ -35,6 +35,7 @@ func (s *Server) fleetRoutes(api huma.API) {
 	handle(s, api, operation(http.MethodGet, v1alpha1.RouteEventExplain, "explainEvent", "Why an event happened", http.StatusNotFound), s.explainEvent)
 	s.forecastRoute(api)
 	s.shadowRoute(api)
+	s.costRoutes(api)
 	handle(s, api, operation(http.MethodGet, v1alpha1.RouteVersion, "getVersion", "The server's version"), s.version)
 }
 

@@ -55,12 +55,18 @@ func (s *Server) guard(next http.Handler) http.Handler {
 
 // harden closes what a browser would otherwise do with an answer.
 func harden(h http.Header) {
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Cache-Control", "no-store")
-	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; sandbox")
-	h.Set("Cross-Origin-Resource-Policy", "same-origin")
-	h.Set("Referrer-Policy", "no-referrer")
-	h.Set("X-Frame-Options", "DENY")
+	for name, value := range hardened {
+		h.Set(name, value)
+	}
+}
+
+var hardened = map[string]string{
+	"X-Content-Type-Options":       "nosniff",
+	"Cache-Control":                "no-store",
+	"Content-Security-Policy":      "default-src 'none'; frame-ancestors 'none'; sandbox",
+	"Cross-Origin-Resource-Policy": "same-origin",
+	"Referrer-Policy":              "no-referrer",
+	"X-Frame-Options":              "DENY",
 }
 
 // addressed refuses requests meant for another server, or sent by another

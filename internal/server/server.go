@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -40,6 +41,17 @@ type Engine interface {
 	Shadow(ctx context.Context, since time.Time) (fleet.Shadow, error)
 }
 
+// Ledger is what the API asks about money. Errors are a *fleet.FieldError of
+// the query, or wrap the kinds of package fleet.
+type Ledger interface {
+	// Report takes up to 200 ms.
+	Report(ctx context.Context, q fleet.CostQuery) (fleet.CostReport, error)
+	// Focus writes a table in the columns of FOCUS.
+	Focus(ctx context.Context, q fleet.CostQuery, to io.Writer) error
+	// TaskCost is ErrNotFound where nothing was charged to the task.
+	TaskCost(ctx context.Context, id fleet.TaskID) (fleet.TaskCost, error)
+}
+
 // Bounds of the server.
 const (
 	// MaxBody bounds a request's body, in bytes.
@@ -62,6 +74,7 @@ type Config struct {
 	Store   fleet.Store
 	Archive fleet.Archive
 	Engine  Engine
+	Ledger  Ledger // nil: nothing is charged
 	// Fleet is the fleet in force, with defaults; called for each submission.
 	Fleet func() *v1alpha1.Fleet
 	// Token is what callers prove themselves with.
@@ -78,6 +91,9 @@ type Config struct {
 	Hosts []string
 	// Pages is the dashboard; nil: there is none, and no sessions.
 	Pages Pages
+	// Forward is how others that carry sandboxes of the fleet are reached; nil:
+	// there are none.
+	Forward *Forwarding
 }
 
 // Server is the HTTP API. It is an http.Handler, and can serve by itself.
@@ -126,7 +142,7 @@ func New(c Config) (*Server, error) {
 		s.stop()
 		return nil, fmt.Errorf("server: %w", err)
 	}
-	s.handler = s.guard(mux)
+	s.handler = s.guard(s.forwarding(mux))
 	s.hub = newHub(s.base, c.Store)
 	return s, nil
 }

@@ -222,16 +222,27 @@ func (s *Server) get(ctx context.Context, in *TaskPath) (*body[v1alpha1.TaskView
 	if err != nil {
 		return nil, err
 	}
-	return reply(v1alpha1.NewTaskView(t)), nil
+	v := v1alpha1.NewTaskView(t)
+	v.Cost = s.costOf(ctx, t.ID)
+	return reply(v), nil
 }
 
-func (s *Server) cancel(ctx context.Context, in *TaskPath) (*body[v1alpha1.TaskView], error) {
+type cancelInput struct {
+	TaskPath
+	Authorization string `header:"Authorization" hidden:"true"`
+	Forwarded     string `header:"Muster-Forwarded" hidden:"true"`
+}
+
+func (s *Server) cancel(ctx context.Context, in *cancelInput) (*body[v1alpha1.TaskView], error) {
 	t, err := s.task(ctx, in.ID)
 	if err != nil {
 		return nil, err
 	}
 	if t, err = s.Engine.Cancel(ctx, t.ID, "API"); err != nil {
 		return nil, err
+	}
+	if !t.State.Final() && in.Forwarded == "" {
+		s.tellOwner(ctx, t.ID, in.Authorization)
 	}
 	return reply(v1alpha1.NewTaskView(t)), nil
 }

@@ -3,7 +3,7 @@
 // controllers (test/kube), with nodes that a played autoscaler brings and
 // runners that really run.
 //
-// Tests only, and only with MUSTER_SCENARIOS=1: they take half an hour. The
-// larger sizes need MUSTER_SLOW_TESTS=1 as well; each test says what it runs
-// without.
+// Tests only. They share one cluster and run side by side, each in a namespace
+// with nodes of its own; the larger sizes need MUSTER_SLOW_TESTS=1, and each
+// test says what it runs without.
 package cluster

@@ -18,7 +18,7 @@ type front struct {
 	open map[net.Conn]bool
 }
 
-func newFront(t *testing.T) *front {
+func newFront(t testing.TB) *front {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -25,6 +25,7 @@ type plane struct {
 	name    string
 	data    string
 	args    []string
+	env     []string // beside our own
 	gateway string
 	cmd     *exec.Cmd
 	exited  chan error
@@ -75,6 +76,28 @@ func (w *world) plane(name, kubeconfig string, more ...string) *plane {
 		"--listen", "127.0.0.1:0", "--gateway-listen", p.gateway, "--gateway-address", w.front.address(), "--runner-image", "example.test/muster:1",
 	}, more...)
 	w.front.add(p.gateway)
+	p.endWith()
+	return p
+}
+
+// consumer prepares a process that carries sandboxes of a fleet that leader
+// leads.
+func (w *world) consumer(name string, leader *plane, fleet, store string) *plane {
+	w.t.Helper()
+	dir := filepath.Join(w.t.TempDir(), name)
+	p := &plane{w: w, name: name, data: dir, gateway: freeAddress(w), log: &lockedBuffer{}, token: leader.token, env: []string{"MUSTER_TOKEN=" + leader.token}}
+	p.args = []string{
+		"consume", "--kubernetes", "--kubeconfig", w.c.Kubeconfig, "--fleet", w.ns + "/" + fleet, "--data", dir, "--store", store,
+		"--listen", "127.0.0.1:0", "--gateway-listen", p.gateway, "--gateway-address", w.front.address(), "--runner-image", "example.test/muster:1",
+	}
+	p.endWith()
+	return p
+}
+
+// endWith ends the process with the test, and shows what it said where that
+// failed.
+func (p *plane) endWith() {
+	w := p.w
 	w.t.Cleanup(func() {
 		p.stop()
 		if w.t.Failed() {
@@ -82,10 +105,9 @@ func (w *world) plane(name, kubeconfig string, more ...string) *plane {
 			if len(out) > 12000 {
 				out = out[:4000] + "\n…\n" + out[len(out)-8000:]
 			}
-			w.t.Logf("%s said:\n%s", name, out)
+			w.t.Logf("%s said:\n%s", p.name, out)
 		}
 	})
-	return p
 }
 
 // start runs it and waits until its API answers.
@@ -93,7 +115,7 @@ func (p *plane) start() *plane {
 	p.w.t.Helper()
 	_ = os.Remove(filepath.Join(p.data, "address"))
 	p.cmd = exec.Command(filepath.Join(binDir, "muster"), p.args...)
-	p.cmd.Env = append(os.Environ(), "POD_NAMESPACE="+p.w.ns)
+	p.cmd.Env = append(append(os.Environ(), "POD_NAMESPACE="+p.w.ns), p.env...)
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	if err := p.cmd.Start(); err != nil {
@@ -107,11 +129,14 @@ func (p *plane) start() *plane {
 		if err != nil {
 			return err
 		}
-		token, err := os.ReadFile(filepath.Join(p.data, "token"))
-		if err != nil {
-			return err
+		if p.env == nil { // it makes a token of its own
+			token, err := os.ReadFile(filepath.Join(p.data, "token"))
+			if err != nil {
+				return err
+			}
+			p.token = strings.TrimSpace(string(token))
 		}
-		p.base, p.token = strings.TrimSpace(string(addr)), strings.TrimSpace(string(token))
+		p.base = strings.TrimSpace(string(addr))
 		r, err := http.Get(p.base + "/healthz")
 		if err != nil {
 			return err

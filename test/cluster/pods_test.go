@@ -22,16 +22,18 @@ import (
 type podWatch struct {
 	mu      sync.Mutex
 	created map[string]int            // by role
+	of      map[string]int            // sandboxes created, by template
 	names   map[string]int            // sandboxes by name: how often created
 	deleted map[string]*corev1.Pod    // sandboxes as they were when they went
 	peak    int                       // most sandboxes at once
 	now     map[string]bool           // sandboxes
 	states  map[string]map[string]int // name -> state label -> times seen
+	first   chan time.Time            // takes when the next sandbox was created; nil: nobody waits
 }
 
-func watchPods(t *testing.T, c *kubetest.Cluster, ns string) *podWatch {
+func watchPods(t testing.TB, c *kubetest.Cluster, ns string) *podWatch {
 	t.Helper()
-	p := &podWatch{created: map[string]int{}, names: map[string]int{}, deleted: map[string]*corev1.Pod{}, now: map[string]bool{}, states: map[string]map[string]int{}}
+	p := &podWatch{created: map[string]int{}, of: map[string]int{}, names: map[string]int{}, deleted: map[string]*corev1.Pod{}, now: map[string]bool{}, states: map[string]map[string]int{}}
 	f := informers.NewSharedInformerFactoryWithOptions(c.Client, 0, informers.WithNamespace(ns))
 	inf := f.Core().V1().Pods().Informer()
 	_, err := inf.AddEventHandler(cache.ResourceEventHandlerFuncs{
@@ -63,8 +65,13 @@ func (p *podWatch) add(pod *corev1.Pod) {
 	p.created[role]++
 	if role == kube.RoleSandbox {
 		p.names[pod.Name]++
+		p.of[pod.Labels[kube.LabelTemplate]]++
 		p.now[pod.Name] = true
 		p.peak = max(p.peak, len(p.now))
+		if p.first != nil {
+			p.first <- time.Now()
+			p.first = nil
+		}
 	}
 }
 
@@ -88,11 +95,27 @@ func (p *podWatch) remove(pod *corev1.Pod) {
 	}
 }
 
+// next takes the time at which the next sandbox is created.
+func (p *podWatch) next() <-chan time.Time {
+	c := make(chan time.Time, 1)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.first = c
+	return c
+}
+
 // counts are how many sandboxes and seats were created so far.
 func (p *podWatch) counts() (sandboxes, seats, peak int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.created[kube.RoleSandbox], p.created[kube.RoleSeat], p.peak
+}
+
+// ofTemplate is how many sandboxes of a template were created so far.
+func (p *podWatch) ofTemplate(name string) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.of[name]
 }
 
 // twice lists sandboxes that were created more than once.

@@ -70,6 +70,7 @@ func rule(group, resources string, verbs ...string) rbacv1.PolicyRule {
 // A control plane that may not create pods says so where people look: in a
 // condition of the fleet that names the verb and the resource.
 func TestMissingRight(t *testing.T) {
+	t.Parallel()
 	w := setUp(t, options{group: kubetest.GroupOptions{Min: 1}})
 	all := []string{"get", "list", "watch", "create", "update", "patch", "delete"}
 	w.grant("weak", []rbacv1.PolicyRule{

@@ -15,6 +15,7 @@ import (
 // Nodes boot for tasks that wait; each task runs once, in a sandbox of its
 // own, on a node of the group; when the fleet is deleted nothing is left.
 func TestFromNothing(t *testing.T) {
+	t.Parallel()
 	w := setUp(t, options{})
 	w.apply("agents", w.fleetSpec(""))
 	p := w.plane("serve", "").start()
@@ -46,14 +47,15 @@ func TestFromNothing(t *testing.T) {
 
 // A burst brings nodes, its end returns them; no busy sandbox is ever deleted.
 func TestBurstDrainNight(t *testing.T) {
+	t.Parallel()
 	w := setUp(t, options{inProcess: true, group: kubetest.GroupOptions{ScaleDown: 2 * time.Second}})
-	w.apply("agents", w.fleetSpec("capacity: {sandboxes: {min: 2, max: 120}}\nscaling: {holdWarm: 1s}"))
+	w.apply("agents", w.fleetSpec("capacity: {sandboxes: {min: 2, max: 120}}\nscaling: {holdWarm: 1s}\nobjective: {startP99: 60s}"))
 	p := w.plane("serve", "").start()
 	p.ready("agents")
 	p.submit("agents", "burst", 80, "sleep 1")
 	p.succeed("agents", 80, 3*time.Minute)
 	peak := len(w.group.Nodes())
-	w.until(4*time.Minute, "the night is cheap", func() error {
+	w.until(2*time.Minute, "the night is cheap", func() error {
 		if n := len(w.group.Nodes()); n > 2 {
 			return fmt.Errorf("%d nodes of %d are left", n, peak)
 		}
@@ -68,6 +70,7 @@ func TestBurstDrainNight(t *testing.T) {
 
 // The node of running tasks is lost: they run again elsewhere.
 func TestNodeLost(t *testing.T) {
+	t.Parallel()
 	w := setUp(t, options{})
 	w.apply("agents", w.fleetSpec("capacity: {sandboxes: {min: 0, max: 16}}"))
 	p := w.plane("serve", "").start()
@@ -105,6 +108,7 @@ func TestNodeLost(t *testing.T) {
 // An image that cannot be pulled opens the breaker: few pods are created, the
 // reason is on record, and other templates go on.
 func TestImageThatCannotBePulled(t *testing.T) {
+	t.Parallel()
 	w := setUp(t, options{group: kubetest.GroupOptions{Min: 1}})
 	w.apply("agents", w.fleetSpec(strings.ReplaceAll(`
 templates:
@@ -124,13 +128,7 @@ templates:
 		return fmt.Errorf("no event names the image")
 	})
 	time.Sleep(10 * time.Second) // what a loop would do in the meantime is the point
-	bad := 0
-	w.pods.mu.Lock()
-	for range w.pods.names {
-		bad++
-	}
-	w.pods.mu.Unlock()
-	if bad > 40 {
+	if bad := w.pods.ofTemplate("bad"); bad > 20 {
 		t.Errorf("%d sandboxes were created in a quarter of a minute for a template that cannot start", bad)
 	}
 }
@@ -138,6 +136,7 @@ templates:
 // The control plane is killed again and again while it applies: every task
 // succeeds once, no sandbox is created twice, and nothing is left in the end.
 func TestKilledMidApply(t *testing.T) {
+	t.Parallel()
 	w := setUp(t, options{})
 	w.apply("agents", w.fleetSpec("capacity: {sandboxes: {min: 3, max: 40}}"))
 	p := w.plane("serve", "").start()
@@ -163,6 +162,7 @@ func TestKilledMidApply(t *testing.T) {
 
 // A rollout of the control plane does not hurt what runs.
 func TestRollout(t *testing.T) {
+	t.Parallel()
 	w := setUp(t, options{group: kubetest.GroupOptions{Min: 1}})
 	w.apply("agents", w.fleetSpec("capacity: {sandboxes: {min: 2, max: 8}}"))
 	p := w.plane("serve", "").start()
@@ -195,7 +195,7 @@ func TestAPIServerAway(t *testing.T) {
 	p.submit("agents", "before", 10, "sleep 3")
 	time.Sleep(time.Second)
 	w.c.StopAPIServer()
-	away := 15 * time.Second
+	away := 12 * time.Second
 	if slow() {
 		away = time.Minute
 	}
@@ -214,6 +214,7 @@ func TestAPIServerAway(t *testing.T) {
 
 // 1,000 sandboxes on 125 nodes, or 200 on 25.
 func TestMany(t *testing.T) {
+	t.Parallel()
 	n := 200
 	if slow() {
 		n = 1000
@@ -222,7 +223,8 @@ func TestMany(t *testing.T) {
 	w.apply("agents", w.fleetSpec(fmt.Sprintf("capacity: {sandboxes: {min: 0, max: %d}}\nnodes: {provider: kubernetes, slots: 8, max: %d, boot: 5s, kubernetes: {nodeSelector: {pool: %s}}}", n, n/8+5, w.ns)))
 	p := w.plane("serve", "").start()
 	p.ready("agents")
-	p.submit("agents", "many", n, "sleep 20")
+	begin := time.Now()
+	p.submit("agents", "many", n, "sleep 10")
 	w.until(5*time.Minute, "all run at once", func() error {
 		running := 0
 		for _, v := range p.mustTasks("agents") {
@@ -235,9 +237,11 @@ func TestMany(t *testing.T) {
 		}
 		return nil
 	})
+	ran := time.Since(begin)
+	created, seats, peak := w.pods.counts() // what is kept warm later is another matter
 	p.succeed("agents", n, 5*time.Minute)
-	created, seats, _ := w.pods.counts()
-	t.Logf("%d tasks: %d sandboxes and %d seats created, %d nodes asked for", n, created, seats, w.group.Requested())
+	t.Logf("%d tasks: %d sandboxes and %d seats created, at most %d at once, %d nodes asked for; all ran %s after they were submitted, done after %s",
+		n, created, seats, peak, w.group.Requested(), ran.Round(100*time.Millisecond), time.Since(begin).Round(100*time.Millisecond))
 	if created > n*3/2 || w.group.Requested() > n/8+5 {
 		t.Errorf("%d sandboxes created, %d nodes asked for, for %d tasks", created, w.group.Requested(), n)
 	}
@@ -245,12 +249,13 @@ func TestMany(t *testing.T) {
 
 // A pod of others on a node for agents is seen and named.
 func TestDedicatedNodesAreWatched(t *testing.T) {
+	t.Parallel()
 	w := setUp(t, options{group: kubetest.GroupOptions{Min: 1}})
 	w.apply("agents", w.fleetSpec(""))
 	p := w.plane("serve", "").start()
 	p.ready("agents")
 	stranger := &corev1.Pod{Spec: corev1.PodSpec{
-		NodeName: w.group.Nodes()[0], Containers: []corev1.Container{{Name: "db", Image: "example.test/db:1"}},
+		NodeName: w.group.Nodes()[0], Containers: []corev1.Container{{Name: "db", Image: "example.test/db:1", Command: []string{"sleep", "600"}}},
 		Tolerations: []corev1.Toleration{{Key: kube.TaintDedicated, Operator: corev1.TolerationOpExists}},
 	}}
 	stranger.Name = "production-database"

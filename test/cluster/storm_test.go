@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -31,11 +32,12 @@ type storm struct {
 	writes  atomic.Int64 // that came through, but for the leader's lease
 	mu      sync.Mutex
 	rng     *rand.Rand
+	newest  []string // of the writes
 }
 
 // newStorm serves in front of a cluster and returns a kubeconfig that leads
 // there with the rights of config.
-func newStorm(t *testing.T, config *rest.Config, seed uint64) (*storm, string) {
+func newStorm(t testing.TB, config *rest.Config, seed uint64) (*storm, string) {
 	t.Helper()
 	target, err := url.Parse(config.Host)
 	if err != nil {
@@ -58,12 +60,25 @@ func newStorm(t *testing.T, config *rest.Config, seed uint64) (*storm, string) {
 			return
 		}
 		if write && !strings.Contains(r.URL.Path, "/leases/") {
-			s.writes.Add(1)
+			s.wrote(r)
 		}
 		proxy.ServeHTTP(w, r)
 	}))
 	t.Cleanup(server.Close)
 	return s, kubeconfigFor(t, server.URL)
+}
+
+func (s *storm) wrote(r *http.Request) {
+	s.writes.Add(1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.newest = append(s.newest[max(0, len(s.newest)-9):], r.Method+" "+r.URL.Path)
+}
+
+func (s *storm) last() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.newest)
 }
 
 func (s *storm) refuses() bool {
@@ -90,7 +105,7 @@ func (s *storm) refuse(w http.ResponseWriter, write bool) {
 	_, _ = fmt.Fprintf(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":%q,"code":%d,"message":"bad weather"}`, reason, code)
 }
 
-func kubeconfigFor(t *testing.T, server string) string {
+func kubeconfigFor(t testing.TB, server string) string {
 	t.Helper()
 	c := clientcmdapi.NewConfig()
 	c.Clusters["storm"] = &clientcmdapi.Cluster{Server: server}
@@ -111,6 +126,7 @@ func kubeconfigFor(t *testing.T, server string) string {
 // A third of all requests is refused for a while: nothing is lost, nothing is
 // done twice.
 func TestConflictsAndThrottling(t *testing.T) {
+	t.Parallel()
 	w := setUp(t, options{inProcess: true, group: kubetest.GroupOptions{Min: 1, ScaleDown: 2 * time.Second}})
 	s, kubeconfig := newStorm(t, w.c.Config, 7)
 	w.apply("agents", w.fleetSpec("capacity: {sandboxes: {min: 2, max: 40}}"))
@@ -137,9 +153,10 @@ func TestConflictsAndThrottling(t *testing.T) {
 
 // A steady fleet writes nothing to the API server.
 func TestSteadyFleetWritesNothing(t *testing.T) {
+	t.Parallel()
 	w := setUp(t, options{inProcess: true, group: kubetest.GroupOptions{Min: 3}})
 	s, kubeconfig := newStorm(t, w.c.Config, 1)
-	w.apply("agents", w.fleetSpec("capacity: {sandboxes: {min: 20, max: 40}}"))
+	w.apply("agents", w.fleetSpec("capacity: {sandboxes: {min: 20, max: 20}}"))
 	p := w.plane("serve", kubeconfig).start()
 	p.ready("agents")
 	last, since := int64(-1), time.Now()
@@ -148,7 +165,7 @@ func TestSteadyFleetWritesNothing(t *testing.T) {
 			last, since = n, time.Now()
 		}
 		if time.Since(since) < 10*time.Second {
-			return fmt.Errorf("%d writes in all, the last %s ago", last, time.Since(since).Round(time.Second))
+			return fmt.Errorf("%d writes in all, the last %s ago: %v", last, time.Since(since).Round(time.Second), s.last())
 		}
 		return nil
 	})

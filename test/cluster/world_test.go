@@ -2,10 +2,14 @@ package cluster
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,36 +25,40 @@ import (
 	kubetest "muster.dev/muster/test/kube"
 )
 
-var binDir string
-
 func TestMain(m *testing.M) {
-	if os.Getenv("MUSTER_SCENARIOS") != "1" {
-		fmt.Println("the scenarios on Kubernetes run with MUSTER_SCENARIOS=1 only: they take half an hour")
-		os.Exit(0)
+	// The scenarios mostly wait for others, so more of them run at once than
+	// there are processors.
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
+		_ = f.Value.Set("7")
 	}
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "muster-cluster-bin-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+		return 1
 	}
+	defer os.RemoveAll(dir)
 	binDir = dir
-	removeAtEnd(m, dir)
+	return kubetest.Run(m)
 }
 
-// removeAtEnd runs the tests; kubetest.Main exits, so the programs are removed
-// by a process that outlives it only where it must.
-func removeAtEnd(m *testing.M, dir string) {
+// binDir is where the programs are, once they were built.
+var binDir string
+
+var build = sync.OnceValue(func() error {
 	for name, pkg := range map[string]string{"muster": "cmd/muster", "muster-runner": "cmd/muster-runner/pod"} {
-		c := exec.Command("go", "build", "-o", filepath.Join(dir, name), "muster.dev/muster/"+pkg)
+		c := exec.Command("go", "build", "-o", filepath.Join(binDir, name), "muster.dev/muster/"+pkg)
 		c.Env = append(os.Environ(), "CGO_ENABLED=0")
-		c.Stdout, c.Stderr = os.Stderr, os.Stderr
-		if err := c.Run(); err != nil {
-			fmt.Fprintln(os.Stderr, "build", name, err)
-			os.Exit(1)
+		if out, err := c.CombinedOutput(); err != nil {
+			return fmt.Errorf("build %s: %w\n%s", name, err, out)
 		}
 	}
-	kubetest.Main(m)
-}
+	return nil
+})
 
 var fleets = schema.GroupVersionResource{Group: kube.Group, Version: "v1alpha1", Resource: "fleets"}
 
@@ -60,7 +68,7 @@ func slow() bool { return os.Getenv("MUSTER_SLOW_TESTS") == "1" }
 // world is a namespace of the cluster with a node group, and the control
 // planes that were started for it.
 type world struct {
-	t     *testing.T
+	t     testing.TB
 	c     *kubetest.Cluster
 	ns    string
 	group *kubetest.NodeGroup
@@ -77,9 +85,12 @@ type options struct {
 
 // setUp makes a world: the CRD, a namespace, a node group whose nodes carry the
 // label pool=<namespace> and the taint of dedicated nodes, and a kubelet.
-func setUp(t *testing.T, o options) *world {
+func setUp(t testing.TB, o options) *world {
 	t.Helper()
 	c := kubetest.Start(t)
+	if err := build(); err != nil {
+		t.Fatal(err)
+	}
 	crd, err := os.ReadFile("../../deploy/crds/muster.dev_fleets.yaml")
 	if err != nil {
 		t.Fatal(err)

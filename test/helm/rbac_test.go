@@ -60,11 +60,11 @@ func all(string, string) bool { return true }
 
 // everyCall is what a control plane may do, whatever its fleets ask for.
 func everyCall() []cluster.Call {
-	calls := cluster.Calls(cluster.Needs{Headroom: "buffer", Warm: "agent-sandbox", Targets: true, Secrets: []string{"api-keys"}}, all)
+	calls := cluster.Calls(cluster.Needs{Headroom: "buffer", Warm: "agent-sandbox", Targets: true, Consumers: true, Secrets: []string{"api-keys"}}, all)
 	return append(calls, cluster.Calls(cluster.Needs{Headroom: "karpenter"}, all)...)
 }
 
-const everyRight = "rbac: {karpenter: true, scaleTargets: true}\n"
+const everyRight = "rbac: {karpenter: true, scaleTargets: true, consumers: true}\nstore: {type: postgres, postgres: {existingSecret: db}}\n"
 
 // TestEveryCallIsAllowed holds the chart's rules to what doctor knows that the
 // control plane does.

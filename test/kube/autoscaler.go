@@ -203,10 +203,28 @@ func (a *autoscaler) leave(ctx context.Context, node string) {
 		a.taint(ctx, node, true)
 		return
 	}
+	if !a.cluster.upToDate(ctx, node) {
+		return
+	}
 	err = a.cluster.Client.CoreV1().Nodes().Delete(ctx, node, metav1.DeleteOptions{})
 	if err == nil || apierrors.IsNotFound(err) {
 		a.forget(node)
 	}
+}
+
+// upToDate says that no pod is on a node that the watch does not know: the
+// scheduler may have bound one before it saw the taint.
+func (c *Cluster) upToDate(ctx context.Context, node string) bool {
+	pods, err := c.Client.CoreV1().Pods("").List(ctx, metav1.ListOptions{FieldSelector: "spec.nodeName=" + node})
+	if err != nil {
+		return false
+	}
+	for _, p := range pods.Items {
+		if known, err := c.watch.pods.Pods(p.Namespace).Get(p.Name); err != nil || known.Spec.NodeName != node {
+			return false
+		}
+	}
+	return true
 }
 
 func (a *autoscaler) forget(node string) {

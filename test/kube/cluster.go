@@ -42,19 +42,23 @@ var shared struct {
 	err     error
 }
 
-// Main runs the tests of a package and ends what Start has started. A package
-// that uses Start calls it in TestMain.
-func Main(m *testing.M) {
+// Main runs the tests of a package, ends what Start has started, and exits. A
+// package that uses Start calls it, or Run, in TestMain.
+func Main(m *testing.M) { os.Exit(Run(m)) }
+
+// Run is Main for packages that have something of their own to end: it returns
+// the exit code.
+func Run(m *testing.M) int {
 	shared.Lock()
 	shared.main = true
 	shared.Unlock()
 	code := m.Run()
 	shared.Lock()
+	defer shared.Unlock()
 	if shared.cluster != nil {
 		shared.cluster.close()
 	}
-	shared.Unlock()
-	os.Exit(code)
+	return code
 }
 
 // Start returns the cluster of this process and starts it the first time. It

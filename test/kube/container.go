@@ -19,6 +19,7 @@ const runnerName = "muster-runner"
 
 // execute runs a container as a process, and returns its exit code. started is
 // called once it runs. The end of the context kills it, and all it has started.
+// A program of an image, which is not there, only seems to run.
 func (p *pod) execute(ctx context.Context, c *corev1.Container, v *volumes, started func()) (int, error) {
 	argv := append(slices.Clone(c.Command), c.Args...)
 	if len(c.Command) == 0 {
@@ -30,6 +31,13 @@ func (p *pod) execute(ctx context.Context, c *corev1.Container, v *volumes, star
 	program := argv[0]
 	if _, err := os.Stat(program); path.Base(program) == runnerName && (err != nil || !filepath.IsAbs(program)) {
 		program = p.o.Runner // of the image
+	}
+	if _, err := os.Stat(program); err != nil && filepath.IsAbs(program) {
+		if started != nil {
+			started()
+		}
+		<-ctx.Done()
+		return 137, nil
 	}
 	cmd := exec.Command(program, argv[1:]...) //nolint:gosec // what the test's pod says
 	cmd.Args[0] = argv[0]
@@ -57,10 +65,12 @@ func (p *pod) execute(ctx context.Context, c *corev1.Container, v *volumes, star
 	}
 	select {
 	case <-ctx.Done():
-		for _, pid := range descendants(child.cmd.Process.Pid) {
+		// The first process goes first: it must not get to tell of the others.
+		below := descendants(child.cmd.Process.Pid)
+		child.kill()
+		for _, pid := range below {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
-		child.kill()
 		return 137, nil
 	case <-child.done:
 	}

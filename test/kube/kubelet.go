@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -25,11 +26,11 @@ type KubeletOptions struct {
 	// name: a container whose command is muster-runner, in whatever directory,
 	// or that has no command, runs it. Empty: InProcess.
 	Runner string
-	// InProcess is called instead of the first container, after the token of
-	// the pod was put where MUSTER_IDENTITY says, and runs until the context
-	// ends (the pod is deleted) or it returns the exit code. env is what the
-	// container would see, with paths of this machine. Nil, and no Runner: pods
-	// are ready and do nothing.
+	// InProcess is called instead of the first container of a pod that has the
+	// variable MUSTER_IDENTITY, after the token of the pod was put where that
+	// says, and runs until the context ends (the pod is deleted) or it returns
+	// the exit code. env is what the container would see, with paths of this
+	// machine. Nil, and no Runner: pods are ready and do nothing.
 	InProcess func(ctx context.Context, env map[string]string) int
 	// Startup is how long a pod takes from its node to its first container.
 	Startup time.Duration
@@ -97,7 +98,8 @@ func (k *kubelet) wait() {
 // process is root, its user. Paths in commands, arguments and variables that
 // begin with the path of a volume lead to a directory of the pod's own. Limits,
 // probes and images are not obeyed, but an image whose name holds
-// "no-such-image" is never pulled.
+// "no-such-image" is never pulled: images are pulled one container after the
+// other, so init containers before it run.
 func (c *Cluster) Kubelet(t testing.TB, o KubeletOptions) {
 	t.Helper()
 	if o.Namespace == "" {
@@ -248,10 +250,13 @@ func (k *kubelet) begin(spec *corev1.Pod) bool {
 	return true
 }
 
+// noImage is in the names of images that are in no registry.
+const noImage = "no-such-image"
+
 // hopeless says that an image of the pod cannot be pulled.
 func hopeless(spec *corev1.Pod) bool {
-	for _, c := range append(spec.Spec.InitContainers, spec.Spec.Containers...) {
-		if strings.Contains(c.Image, "no-such-image") {
+	for _, list := range [][]corev1.Container{spec.Spec.InitContainers, spec.Spec.Containers} {
+		if slices.ContainsFunc(list, func(c corev1.Container) bool { return strings.Contains(c.Image, noImage) }) {
 			return true
 		}
 	}

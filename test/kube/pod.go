@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -36,10 +37,6 @@ type pod struct {
 // run takes the pod through its life.
 func (p *pod) run(ctx context.Context) {
 	defer close(p.done)
-	if hopeless(p.spec) {
-		p.pull(ctx)
-		return
-	}
 	if !sleep(ctx, p.o.Startup) {
 		return
 	}
@@ -48,16 +45,7 @@ func (p *pod) run(ctx context.Context) {
 		p.fail(ctx, "CreateContainerConfigError", err)
 		return
 	}
-	if p.o.Runner != "" {
-		for i := range p.spec.Spec.InitContainers {
-			c := &p.spec.Spec.InitContainers[i]
-			if code, err := p.execute(ctx, c, volumes, nil); err != nil || code != 0 {
-				p.finish(ctx, &p.spec.Spec.InitContainers[i], code, err)
-				return
-			}
-		}
-	} else if err := p.hand(volumes); err != nil {
-		p.fail(ctx, "CreateContainerConfigError", err)
+	if !p.prepare(ctx, volumes) || !p.pull(ctx, p.spec.Spec.Containers, p.waitingStatus) {
 		return
 	}
 	ready := func() { p.tell(ctx, p.runningStatus()) }
@@ -65,7 +53,7 @@ func (p *pod) run(ctx context.Context) {
 	switch first := &p.spec.Spec.Containers[0]; {
 	case p.o.Runner != "":
 		code, err = p.execute(ctx, first, volumes, ready)
-	case p.o.InProcess != nil:
+	case p.o.InProcess != nil && p.environment(first, volumes)["MUSTER_IDENTITY"] != "":
 		ready()
 		code = p.o.InProcess(ctx, p.environment(first, volumes))
 	default:
@@ -75,13 +63,44 @@ func (p *pod) run(ctx context.Context) {
 	p.finish(ctx, nil, code, err)
 }
 
-// pull tells of an image that is not there, as kubelets do, until the pod goes.
-func (p *pod) pull(ctx context.Context) {
+// prepare takes the pod through its init containers; false: it gets no further.
+func (p *pod) prepare(ctx context.Context, volumes *volumes) bool {
+	inits := p.spec.Spec.InitContainers
+	for i := range inits {
+		if !p.pull(ctx, inits[i:i+1], func(_ int, reason, message string) corev1.PodStatus {
+			return p.initWaitingStatus(i, reason, message)
+		}) {
+			return false
+		}
+		if p.o.Runner == "" {
+			continue
+		}
+		if code, err := p.execute(ctx, &inits[i], volumes, nil); err != nil || code != 0 {
+			p.finish(ctx, &inits[i], code, err)
+			return false
+		}
+	}
+	if p.o.Runner == "" {
+		if err := p.hand(volumes); err != nil {
+			p.fail(ctx, "CreateContainerConfigError", err)
+			return false
+		}
+	}
+	return true
+}
+
+// pull returns true where the images of containers are there. Where that of one
+// is not it tells so, as kubelets do, until the pod goes.
+func (p *pod) pull(ctx context.Context, of []corev1.Container, status func(n int, reason, message string) corev1.PodStatus) bool {
+	missing := slices.IndexFunc(of, func(c corev1.Container) bool { return strings.Contains(c.Image, noImage) })
+	if missing < 0 {
+		return true
+	}
 	for n := 0; ; n++ {
 		reason := []string{"ErrImagePull", "ImagePullBackOff"}[n%2]
-		p.tell(ctx, p.waitingStatus(reason, "the image is not in the registry"))
+		p.tell(ctx, status(missing, reason, "the image is not in the registry"))
 		if !sleep(ctx, time.Duration(1+9*min(n, 1))*time.Second) {
-			return
+			return false
 		}
 	}
 }
@@ -89,7 +108,11 @@ func (p *pod) pull(ctx context.Context) {
 // fail tells of a pod that cannot start, and waits until it goes.
 func (p *pod) fail(ctx context.Context, reason string, err error) {
 	if ctx.Err() == nil {
-		p.tell(ctx, p.waitingStatus(reason, err.Error()))
+		if len(p.spec.Spec.InitContainers) > 0 {
+			p.tell(ctx, p.initWaitingStatus(0, reason, err.Error()))
+		} else {
+			p.tell(ctx, p.waitingStatus(0, reason, err.Error()))
+		}
 	}
 	<-ctx.Done()
 }

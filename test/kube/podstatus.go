@@ -43,9 +43,9 @@ func each(containers []corev1.Container, s corev1.ContainerState) []corev1.Conta
 	return out
 }
 
-// completed are the init containers of a pod that has got past them.
-func (p *pod) completed() []corev1.ContainerStatus {
-	done := each(p.spec.Spec.InitContainers, corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
+// completed are the first init containers of a pod, which it has got past.
+func (p *pod) completed(n int) []corev1.ContainerStatus {
+	done := each(p.spec.Spec.InitContainers[:n], corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
 		Reason: "Completed", StartedAt: p.started, FinishedAt: metav1.Now(),
 	}})
 	for i := range done {
@@ -56,24 +56,34 @@ func (p *pod) completed() []corev1.ContainerStatus {
 
 func (p *pod) runningStatus() corev1.PodStatus {
 	s := p.status(corev1.PodRunning, true, true, "")
-	s.InitContainerStatuses = p.completed()
+	s.InitContainerStatuses = p.completed(len(p.spec.Spec.InitContainers))
 	s.ContainerStatuses = each(p.spec.Spec.Containers, corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.Now()}})
 	return s
 }
 
-// waitingStatus is that of a pod whose first container to start cannot.
-func (p *pod) waitingStatus(reason, message string) corev1.PodStatus {
-	s := p.status(corev1.PodPending, len(p.spec.Spec.InitContainers) == 0, false, "ContainersNotReady")
-	held := corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: message}}
-	queued := corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "PodInitializing"}}
-	if len(p.spec.Spec.InitContainers) == 0 {
-		s.ContainerStatuses = each(p.spec.Spec.Containers, held)
-		return s
-	}
-	s.InitContainerStatuses = each(p.spec.Spec.InitContainers, queued)
-	s.InitContainerStatuses[0].State = held
+// initWaitingStatus is that of a pod whose init container n cannot start: those
+// before it have ended, and all others wait for it.
+func (p *pod) initWaitingStatus(n int, reason, message string) corev1.PodStatus {
+	s := p.status(corev1.PodPending, false, false, "ContainersNotReady")
+	queued := waiting("PodInitializing", "")
+	s.InitContainerStatuses = append(p.completed(n), each(p.spec.Spec.InitContainers[n:], queued)...)
+	s.InitContainerStatuses[n].State = waiting(reason, message)
 	s.ContainerStatuses = each(p.spec.Spec.Containers, queued)
 	return s
+}
+
+// waitingStatus is that of a pod that has got past its init containers and
+// whose container n cannot start.
+func (p *pod) waitingStatus(n int, reason, message string) corev1.PodStatus {
+	s := p.status(corev1.PodPending, true, false, "ContainersNotReady")
+	s.InitContainerStatuses = p.completed(len(p.spec.Spec.InitContainers))
+	s.ContainerStatuses = each(p.spec.Spec.Containers, waiting("ContainerCreating", ""))
+	s.ContainerStatuses[n].State = waiting(reason, message)
+	return s
+}
+
+func waiting(reason, message string) corev1.ContainerState {
+	return corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: message}}
 }
 
 // endedStatus is that of a pod that never restarts and whose first container,
@@ -84,7 +94,7 @@ func (p *pod) endedStatus(init *corev1.Container, ended corev1.ContainerStateTer
 		phase, why = corev1.PodFailed, "PodFailed"
 	}
 	s := p.status(phase, init == nil, false, why)
-	s.InitContainerStatuses = p.completed()
+	s.InitContainerStatuses = p.completed(len(p.spec.Spec.InitContainers))
 	if init == nil {
 		s.ContainerStatuses = each(p.spec.Spec.Containers, corev1.ContainerState{Terminated: &ended})
 		return s
@@ -94,6 +104,6 @@ func (p *pod) endedStatus(init *corev1.Container, ended corev1.ContainerStateTer
 			s.InitContainerStatuses[i] = containerStatus(init, corev1.ContainerState{Terminated: &ended})
 		}
 	}
-	s.ContainerStatuses = each(p.spec.Spec.Containers, corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "PodInitializing"}})
+	s.ContainerStatuses = each(p.spec.Spec.Containers, waiting("PodInitializing", ""))
 	return s
 }

@@ -34,6 +34,7 @@ var layers = []layer{
 	{"internal/intake", "L2", []string{"internal/fleet"}},
 	{"internal/payload", "L2", []string{"internal/fleet", "api/v1alpha1"}},
 	{"internal/schedule", "L2", []string{"internal/fleet", "internal/calendar", "api/v1alpha1"}},
+	{"internal/ledger", "L3", []string{"internal/fleet", "internal/cost"}},
 	{"internal/replay", "L3", []string{"internal/fleet", "internal/plan", "internal/control"}},
 	{"internal/sim", "L3", []string{"internal/fleet", "internal/plan", "internal/forecast", "internal/cost", "internal/dispatch"}},
 	{"internal/queue", "adapter", []string{"internal/fleet"}},

@@ -85,7 +85,7 @@ func columns() []object {
 // Fleet.Default shows what it fills in.
 func defaults() reflect.Value {
 	f := v1alpha1.Fleet{Spec: v1alpha1.FleetSpec{
-		Templates: []v1alpha1.Template{{}}, Tenants: []v1alpha1.Tenant{{}}, Targets: []v1alpha1.Target{{}},
+		Templates: []v1alpha1.Template{{}}, Tenants: []v1alpha1.Tenant{{}}, Targets: []v1alpha1.Target{{}}, Consumers: &v1alpha1.Consumers{},
 		Capacity: v1alpha1.Capacity{Floors: []v1alpha1.Floor{{}}},
 		Nodes: v1alpha1.Nodes{
 			Provider:   v1alpha1.ProviderKubernetes,

@@ -28,6 +28,9 @@ func rules() map[string][]rule {
 			{`self.mode != 'run' || self.templates.all(t, has(t.image) && t.image != 'host' && !t.image.startsWith('/'))`, "templates: each wants an image, a reference such as debian:12: the nodes of a cluster have only images of a registry"},
 			{`self.mode != 'run' || self.templates.all(t, !has(t.mounts) || size(t.mounts) == 0)`, "templates: mounts show paths of the host, which agents in a cluster never see; want an image that holds the files"},
 			{`self.mode == 'scale' || !has(self.targets) || size(self.targets) == 0`, "targets: are written to in mode: scale only; want mode: scale, or no targets"},
+			{`self.mode == 'run' || !has(self.consumers)`, "consumers: has no meaning with mode: scale and shadow, where others run the workers; want mode: run, or no consumers"},
+			{`!has(self.consumers) || self.queue.type == 'embedded'`, "queue.type: want embedded, or no consumers: one process holds the messages of an outside queue"},
+			{`!has(self.consumers) || !has(self.nodes) || !has(self.nodes.kubernetes) || self.nodes.kubernetes.warm != 'agent-sandbox'`, "nodes.kubernetes.warm: is agent-sandbox, whose pools one process sizes, and there are consumers; want pods, or no consumers"},
 			{`!has(self.webhooks) || !has(self.webhooks.secret) || has(self.secrets) && has(self.secrets.kubernetes)`, "webhooks.secret: names a secret, and there are none; want secrets.kubernetes as well"},
 		},
 		"Template": {
@@ -45,6 +48,10 @@ func rules() map[string][]rule {
 		"KubernetesNodes": {
 			{`(self.headroom == 'karpenter') == has(self.nodePool)`, "nodePool: want the name of a static NodePool with headroom: karpenter, and none with another"},
 			{`self.headroom in ['auto', 'none'] || has(self.nodeSelector) && size(self.nodeSelector) > 0`, "nodeSelector: is missing, and this headroom brings nodes; want labels that only the nodes for agents have"},
+		},
+		"Consumers": {
+			{`has(self.replicas) != has(self.maxReplicas)`, "replicas: want either replicas, or minReplicas and maxReplicas"},
+			{`!has(self.minReplicas) || has(self.maxReplicas) && self.minReplicas <= self.maxReplicas`, "minReplicas: want maxReplicas as well, and at most that"},
 		},
 		"Toleration": {
 			{`has(self.key) && self.key != ''`, "key: is missing: agents would tolerate every node; want the key of a taint"},

@@ -55,6 +55,7 @@ type Needs struct {
 	Each      fleet.Resources
 	Secrets   []string // that tasks and queues take values from
 	Targets   bool     // drives objects through /scale
+	Consumers bool     // has consumers
 }
 
 // within bounds one question to the API server.

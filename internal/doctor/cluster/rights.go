@@ -60,6 +60,8 @@ func karpenter(n Needs, _ func(string, string) bool) bool { return n.Headroom ==
 
 func targets(n Needs, _ func(string, string) bool) bool { return n.Targets }
 
+func consumers(n Needs, _ func(string, string) bool) bool { return n.Consumers }
+
 func metrics(_ Needs, served func(string, string) bool) bool {
 	return served("metrics.k8s.io", "v1beta1")
 }
@@ -72,6 +74,8 @@ var table = []needed{
 	{by: "operator", resources: "events", verbs: "create patch"},
 	{by: "operator", group: "coordination.k8s.io", resources: "leases", verbs: "get create update", own: true},
 	{by: "operator", resources: "pods", verbs: "patch", own: true},
+	{by: "operator", resources: "pods", verbs: "get", own: true, when: consumers},
+	{by: "operator", group: "apps", resources: "deployments", verbs: "get create patch delete", own: true, when: consumers},
 	{by: "operator", resources: "pods", verbs: "list delete"},
 	{by: "operator", group: "networking.k8s.io", resources: "networkpolicies", verbs: "list delete"},
 	{by: "gateway", group: "authentication.k8s.io", resources: "tokenreviews", verbs: "create", everywhere: true},

@@ -80,6 +80,7 @@ func (n *Nodes) List(context.Context) ([]fleet.Node, error) {
 		MilliCPU:    int64(float64(max(0, cpu-o.ReserveMilliCPU)) * o.OvercommitCPU),
 		MemoryBytes: int64(float64(max(0, mem-o.ReserveMemory)) * o.OvercommitMem),
 		Slots:       o.Slots, RequestedAt: n.start, ReadyAt: n.start,
+		TotalMilliCPU: int64(float64(cpu) * o.OvercommitCPU), TotalMemoryBytes: int64(float64(mem) * o.OvercommitMem),
 	}
 	if node.Slots <= 0 {
 		node.Slots = 10_000

@@ -16,7 +16,8 @@ var _ fleet.Dedication = (*Nodes)(nil)
 func (n *Nodes) Dedicated() bool { return n.o.Dedicated }
 
 // Trespasses implements fleet.Dedication. Pods of DaemonSets and of the node
-// itself belong to it, and so does what Muster runs.
+// itself belong to it, and so does what Muster runs. A pod whose node has gone
+// runs nowhere any more.
 func (n *Nodes) Trespasses(ctx context.Context) ([]fleet.Trespass, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("look for trespasses: %w", err)
@@ -25,8 +26,9 @@ func (n *Nodes) Trespasses(ctx context.Context) ([]fleet.Trespass, error) {
 		return nil, fmt.Errorf("look for trespasses: %w", err)
 	}
 	out := []fleet.Trespass{}
-	mine := map[string]bool{}
+	mine, there := map[string]bool{}, map[string]bool{}
 	n.watch.nodes.each(func(m *machine) bool {
+		there[m.key] = true
 		if !n.mine(m) {
 			return true
 		}
@@ -43,7 +45,7 @@ func (n *Nodes) Trespasses(ctx context.Context) ([]fleet.Trespass, error) {
 		switch {
 		case mine[p.node] && !p.ours && !p.daemon:
 			out = append(out, fleet.Trespass{Kind: fleet.TrespassForeign, Node: fleet.NodeID(p.node), Workload: fmt.Sprintf("pod %s of %s", p.key, p.owner)})
-		case !mine[p.node] && p.ours && p.role == kube.RoleSandbox && p.fleet == n.o.Fleet:
+		case there[p.node] && !mine[p.node] && p.ours && p.role == kube.RoleSandbox && p.fleet == n.o.Fleet:
 			out = append(out, fleet.Trespass{Kind: fleet.TrespassOutside, Node: fleet.NodeID(p.node), Workload: "sandbox " + cmp.Or(string(p.sandbox), p.key)})
 		}
 		return true

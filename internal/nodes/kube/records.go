@@ -172,13 +172,14 @@ type machine struct {
 	closed  bool   // cordoned, by whomever
 	mark    string // by us: markCordoned or markReleased
 	size    size
+	whole   size // with what the node keeps for itself
 	pods    int64
 }
 
 func machineOf(n *corev1.Node) *machine {
 	m := &machine{
 		meta: metaOf(&n.ObjectMeta), labels: n.Labels, closed: n.Spec.Unschedulable, mark: n.Annotations[annotationCordon],
-		size: sizeOf(n.Status.Allocatable), pods: n.Status.Allocatable.Pods().Value(), unready: "its kubelet has not reported yet",
+		size: sizeOf(n.Status.Allocatable), whole: sizeOf(n.Status.Capacity), pods: n.Status.Allocatable.Pods().Value(), unready: "its kubelet has not reported yet",
 	}
 	if _, ok := n.Status.Allocatable[corev1.ResourceEphemeralStorage]; !ok {
 		m.size.disk = unbounded

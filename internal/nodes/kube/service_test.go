@@ -170,6 +170,7 @@ func TestTrespasses(t *testing.T) {
 		c.pod("s1", "a", sandboxOf("coding"))
 		c.pod("web", "a", ownedBy("ReplicaSet"))
 		c.pod("s2", "elsewhere", sandboxOf("coding"))
+		c.pod("s3", "gone", sandboxOf("coding")) // its node was removed, and it will be
 		n := start(t, c.options())
 		got, err := n.Trespasses(t.Context())
 		do(t, err)

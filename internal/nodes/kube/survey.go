@@ -111,7 +111,10 @@ func (n *Nodes) node(m *machine, held *pod) fleet.Node {
 		ID: fleet.NodeID(m.key), State: fleet.NodeReady,
 		MilliCPU: max(0, free.cpu), MemoryBytes: max(0, free.memory), DiskBytes: max(0, free.disk),
 		Slots:       int(max(0, min(int64(n.o.Slots), m.pods-taken.pods))),
-		RequestedAt: m.created, ReadyAt: m.created,
+		RequestedAt: m.created, ReadyAt: m.created, Kind: kindOf(m.labels),
+	}
+	if reserved := m.whole.minus(m.size); m.whole.cpu > 0 && m.whole.memory > 0 {
+		x.TotalMilliCPU, x.TotalMemoryBytes = x.MilliCPU+max(0, reserved.cpu), x.MemoryBytes+max(0, reserved.memory)
 	}
 	if held == nil {
 		return x

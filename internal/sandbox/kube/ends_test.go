@@ -35,6 +35,9 @@ func TestHowAPodEndedIsTold(t *testing.T) {
 			Message: "The node was low on resource: memory. "}, fleet.ReasonNodeLost, fleet.ReasonNodeLost, "low on resource"},
 		{"preempted", corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Preempting", Message: "Preempted in order to admit critical pod"},
 			fleet.ReasonNodeLost, fleet.ReasonNodeLost, "Preempting"},
+		{"collected", corev1.PodStatus{Phase: corev1.PodFailed, Conditions: []corev1.PodCondition{{Type: corev1.DisruptionTarget,
+			Status: corev1.ConditionTrue, Reason: "DeletionByPodGC", Message: "PodGC: node no longer exists"}}},
+			fleet.ReasonNodeLost, fleet.ReasonNodeLost, "node no longer exists"},
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			c := newCluster(t)

@@ -89,7 +89,10 @@ func ending(pod *corev1.Pod) *fleet.ReasonError {
 	case corev1.PodSucceeded:
 		return lost("the sandbox ended by itself")
 	case corev1.PodFailed:
-		text := strings.TrimSpace(pod.Status.Reason + ": " + pod.Status.Message)
+		text := strings.Trim(pod.Status.Reason+": "+pod.Status.Message, ": ")
+		if text == "" { // the garbage collector of pods says it in a condition only
+			text = disruption(pod)
+		}
 		if pod.Status.Reason == "Evicted" && overDisk(pod.Status.Message) {
 			return &fleet.ReasonError{Reason: fleet.ReasonDisk, Err: fmt.Errorf("the writable disk was full (resources.disk): %s", text)}
 		}
@@ -128,12 +131,21 @@ func removed(pod *corev1.Pod) *fleet.ReasonError {
 		return r
 	}
 	text := "the pod was deleted by somebody else"
-	for _, c := range pod.Status.Conditions {
-		if c.Type == corev1.DisruptionTarget && c.Status == corev1.ConditionTrue {
-			text = fmt.Sprintf("the pod was removed: %s: %s", c.Reason, c.Message)
-		}
+	if d := disruption(pod); d != "" {
+		text = "the pod was removed: " + d
 	}
 	return &fleet.ReasonError{Reason: fleet.ReasonNodeLost, Err: errors.New(text)}
+}
+
+// disruption is what the cluster says of a pod that it takes away, empty where
+// it says nothing.
+func disruption(pod *corev1.Pod) string {
+	for _, c := range pod.Status.Conditions {
+		if c.Type == corev1.DisruptionTarget && c.Status == corev1.ConditionTrue {
+			return c.Reason + ": " + c.Message
+		}
+	}
+	return ""
 }
 
 func terminatedWords(t *corev1.ContainerStateTerminated) string {

@@ -41,6 +41,7 @@ type Store struct {
 	schedules   map[string]fleet.Schedule
 	settings    map[string][]byte
 	messages    map[fleet.TaskID]fleet.HeldMessage
+	ledger      ledger
 	faults      map[string]*fault
 }
 

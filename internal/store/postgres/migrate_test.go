@@ -150,6 +150,7 @@ func fill(t *testing.T, db *DB) {
 	must(err)
 	must(db.PutSchedule(ctx, fleet.Schedule{Name: "nightly", Cron: "0 3 * * *", Task: []byte("{}"), Next: fixtureTime}))
 	must(db.PutSetting(ctx, "spec", []byte("value")))
+	must(db.Post(ctx, fleet.Posting{Seq: 1, State: []byte("s"), Books: []fleet.Book{{Span: fleet.BookDay, From: fixtureTime.Truncate(24 * time.Hour), Content: []byte("b")}}}))
 	must(db.PutConsumer(ctx, fleet.Consumer{Name: "c1", Address: "10.0.0.1:8443", Running: 1}))
 }
 
@@ -173,6 +174,7 @@ func testUpgrade(t *testing.T, s *servers.Postgres) {
 			}
 			checkFilled(t, db)
 			checkConsumers(t, db, m.Version >= 2)
+			checkLedger(t, db, m.Version >= 3)
 			recount(t, db)
 			if err := db.Close(); err != nil {
 				t.Error(err)
@@ -292,4 +294,16 @@ func readFixture(t *testing.T, name string) string {
 		}
 	}
 	return strings.Join(keep, "\n")
+}
+
+// checkLedger: earlier schemas kept none.
+func checkLedger(t *testing.T, db *DB, kept bool) {
+	t.Helper()
+	want := int64(0)
+	if kept {
+		want = 1
+	}
+	if seq, _, err := db.LedgerState(t.Context()); err != nil || seq != want {
+		t.Errorf("the ledger is at %d, %v; want %d", seq, err, want)
+	}
 }

@@ -58,6 +58,7 @@ func fill(t *testing.T, db *DB) {
 	must(err)
 	must(db.PutSchedule(ctx, fleet.Schedule{Name: "nightly", Cron: "0 3 * * *", Task: []byte("{}"), Next: fixtureTime}))
 	must(db.PutSetting(ctx, "spec", []byte("value")))
+	must(db.Post(ctx, fleet.Posting{Seq: 1, State: []byte("s"), Books: []fleet.Book{{Span: fleet.BookDay, From: fixtureTime.Truncate(24 * time.Hour), Content: []byte("b")}}}))
 	must(db.PutConsumer(ctx, fleet.Consumer{Name: "c1", Address: "10.0.0.1:8443", Running: 1}))
 }
 
@@ -85,6 +86,7 @@ func TestMigrations(t *testing.T) {
 			checkFilled(t, db)
 			checkPolicy(t, db, m.version)
 			checkConsumers(t, db, m.version >= 4)
+			checkLedger(t, db, m.version >= 5)
 			recount(t, db)
 		})
 	}
@@ -203,5 +205,17 @@ func unpackFixture(t *testing.T, name, to string) {
 	}
 	if err := os.WriteFile(to, b, 0o600); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// checkLedger: earlier schemas kept none.
+func checkLedger(t *testing.T, db *DB, kept bool) {
+	t.Helper()
+	want := int64(0)
+	if kept {
+		want = 1
+	}
+	if seq, _, err := db.LedgerState(t.Context()); err != nil || seq != want {
+		t.Errorf("the ledger is at %d, %v; want %d", seq, err, want)
 	}
 }

@@ -73,6 +73,7 @@ func Run(t *testing.T, open Factory) {
 		{"wake events", Options{}, testWakeEvents},
 		{"schedules", Options{}, testSchedules},
 		{"settings", Options{}, testSettings},
+		{"ledger", Options{}, testLedger},
 		{"copies", Options{}, testCopies},
 		{"ended context", Options{}, testContext},
 		{"closed", Options{}, testClosed},

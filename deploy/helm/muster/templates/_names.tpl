@@ -63,6 +63,9 @@ a cluster. */}}
 {{- if and (eq .Values.store.type "postgres") (not .Values.store.postgres.existingSecret) -}}
 {{- fail "store.postgres.existingSecret: none is named; want the name of a Secret with the database's URL (kubectl create secret generic NAME --from-literal=url=postgres://…)" -}}
 {{- end -}}
+{{- if and .Values.rbac.consumers (ne .Values.store.type "postgres") -}}
+{{- fail "rbac.consumers: consumers cannot share a SQLite file; set store.type: postgres, or rbac.consumers: false" -}}
+{{- end -}}
 {{- if and .Values.fleets.allNamespaces .Values.fleets.namespace -}}
 {{- fail (printf "fleets.namespace: %q is set together with fleets.allNamespaces; want one of the two" .Values.fleets.namespace) -}}
 {{- end -}}

@@ -83,6 +83,16 @@ a real API server. */}}
 - apiGroups: [""]
   resources: [pods]
   verbs: [patch]
+{{- if .Values.rbac.consumers }}
+# operator: consumers are made after its own pod, a Deployment for each fleet that
+# has them.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get]
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, create, patch, delete]
+{{- end }}
 {{- end }}
 
 {{- define "muster.clusterRules" -}}

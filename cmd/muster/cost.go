@@ -1,0 +1,241 @@
+package main
+
+import (
+	"context"
+	"encoding/csv"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"muster.dev/muster/api/v1alpha1"
+	"muster.dev/muster/internal/client"
+	"muster.dev/muster/internal/fleet"
+	"muster.dev/muster/internal/terminal"
+)
+
+func newCostCommand(s *shell) *cobra.Command {
+	var (
+		q            client.CostQuery
+		since, until string
+		out          *outputFlag
+	)
+	c := &cobra.Command{
+		Use:   "cost",
+		Short: "Show what the fleet has cost, and who for",
+		Long: `Show what the fleet has cost: the bill of its nodes, second by second, what of it
+is for tasks and what is idle, by cause; cost per agent-hour and per succeeded
+task; what was saved beside a fleet of a fixed size. Full hours count.
+
+An agent-hour is an hour of a sandbox with a task. "Same peak" is a fixed fleet
+that has always as many nodes as there were at once at most, at the mean price
+of the nodes that there were; --fixed compares with another. With --by the bill
+is split: CHARGED is what sandboxes took of their nodes, SHARED the part of what
+nobody used, in proportion.
+
+-o focus writes CSV in the columns of FOCUS ` + "1.2" + ` (https://focus.finops.org), an
+hour a row, at most 31 days.`,
+		Example: `  muster cost
+  muster cost --by team --since 168h
+  muster cost --off-hours 20:00-07:00 --weekends --timezone Europe/Warsaw --fixed 12
+  muster cost --since 2026-03-01 --until 2026-04-01 -o focus > march.csv`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var err error
+			if q.Since, err = moment(since, s.now()); err != nil {
+				return err
+			}
+			if q.Until, err = momentOf("until", until, s.now()); err != nil {
+				return err
+			}
+			if q.Fixed < 0 || q.Fixed > 1_000_000 {
+				return usageError("--fixed %d is out of range; want 0 to 1000000", q.Fixed)
+			}
+			if q.Limit < 0 || q.Limit > 10_000 {
+				return usageError("--limit %d is out of range; want 0 to 10000", q.Limit)
+			}
+			if _, _, err := v1alpha1.ParseOffHours(q.OffHours); err != nil {
+				return wrongFlag("--off-hours", err)
+			}
+			if _, err := v1alpha1.ParseZone(q.Timezone); err != nil {
+				return wrongFlag("--timezone", err)
+			}
+			return showCost(cmd.Context(), s, q, out)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&q.By, "by", "", "split `by` tenant, team, project, template, task, node, hour or label:KEY")
+	f.StringVar(&since, "since", "", "since `when`: 24h, 2026-03-01, or RFC 3339 (default: 30 days ago; by task at most 31)")
+	f.StringVar(&until, "until", "", "until `when`: 1h, 2026-04-01, or RFC 3339 (default: now)")
+	f.IntVar(&q.Fixed, "fixed", 0, "compare with a fixed fleet of this `many` nodes, too")
+	f.StringVar(&q.OffHours, "off-hours", "", "tell the saving in these `hours` of the day, as 20:00-07:00")
+	f.BoolVar(&q.Weekends, "weekends", false, "Saturdays and Sundays are off-hours, too")
+	f.StringVar(&q.Timezone, "timezone", "", "`zone` of the off-hours, as Europe/Warsaw (default UTC)")
+	f.IntVar(&q.Limit, "limit", 0, "most `rows` of a split, the dearest (default 1000)")
+	out = addOutput(c, formatTable, formatCSV, formatJSON, formatYAML, formatFocus)
+	_ = c.RegisterFlagCompletionFunc("by", cobra.FixedCompletions([]string{"tenant", "team", "project", "template", "task", "node", "hour", "label:"}, cobra.ShellCompDirectiveNoFileComp))
+	return c
+}
+
+func showCost(ctx context.Context, s *shell, q client.CostQuery, out *outputFlag) error {
+	c, err := s.connect()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if out.value == formatFocus {
+		return c.CostFocus(ctx, q, s.out)
+	}
+	r, err := c.Cost(ctx, q)
+	if err != nil {
+		return err
+	}
+	if done, err := out.structured(s, r); done {
+		return err
+	}
+	if out.value == formatCSV {
+		return costCSV(s, r)
+	}
+	return printCost(s, r)
+}
+
+// usd is an amount of money for people: cents, and more digits for little.
+func usd(micro int64) string {
+	v := float64(micro) / 1e6
+	switch {
+	case micro == 0:
+		return "$0"
+	case micro > -1000 && micro < 1000:
+		return strings.Replace(fmt.Sprintf("$%.6f", v), "$-", "-$", 1)
+	case v > -0.1 && v < 0.1:
+		return strings.Replace(fmt.Sprintf("$%.4f", v), "$-", "-$", 1)
+	}
+	return strings.Replace(fmt.Sprintf("$%.2f", v), "$-", "-$", 1)
+}
+
+func usdOrNone(micro *int64) string {
+	if micro == nil {
+		return ""
+	}
+	return usd(*micro)
+}
+
+func shareText(share float64) string { return strconv.FormatFloat(100*share, 'f', 1, 64) + " %" }
+
+func printCost(s *shell, r fleet.CostReport) error {
+	if r.Began.IsZero() {
+		s.note("nothing has been charged yet")
+		return nil
+	}
+	s.printf("%s\n\n", terminal.EscapeLines(r.Sentence))
+	s.fields(costFields(r)...)
+	if len(r.Groups) == 0 {
+		return nil
+	}
+	s.printf("\n")
+	t := s.table(terminal.Column{Title: strings.ToUpper(r.By), Flex: true, Least: 12}, terminal.Column{Title: "CHARGED", Right: true},
+		terminal.Column{Title: "SHARED", Right: true}, terminal.Column{Title: "AGENT-HOURS", Right: true}, terminal.Column{Title: "A HOUR", Right: true},
+		terminal.Column{Title: "TASKS", Right: true}, terminal.Column{Title: "SUCCEEDED", Right: true})
+	for _, g := range r.Groups {
+		name := g.Name
+		if name == "" {
+			name = "(none)"
+		}
+		t.Row(terminal.Text(name, usd(g.MicroUSD), usd(g.SharedMicroUSD), strconv.FormatFloat(g.BusyHours, 'f', 2, 64), usdOrNone(g.AgentHourMicroUSD),
+			strconv.FormatInt(g.Settled, 10), strconv.FormatInt(g.Succeeded, 10))...)
+	}
+	if err := s.printTable(t); err != nil {
+		return err
+	}
+	if r.More > 0 {
+		s.note("there are %d more; see them with --limit", r.More)
+	}
+	return nil
+}
+
+func costFields(r fleet.CostReport) [][2]string {
+	from := r.Since
+	if r.Began.After(from) {
+		from = r.Began
+	}
+	until := r.Until
+	if r.ChargedTo.Before(until) {
+		until = r.ChargedTo
+	}
+	out := [][2]string{
+		{"time", clock(from) + " to " + clock(until)},
+		{"bill", usd(r.MicroUSD) + fmt.Sprintf(" for %.1f node-hours, at most %s at once", r.NodeHours, plural(r.PeakNodes, "node"))},
+		{"tasks", usd(r.TaskMicroUSD)},
+	}
+	for _, i := range r.Idle {
+		if i.MicroUSD != 0 {
+			out = append(out, [2]string{"idle: " + strings.ReplaceAll(i.Cause, "_", " "), usd(i.MicroUSD) + ", " + shareText(i.Share)})
+		}
+	}
+	if r.AgentHourMicroUSD != nil {
+		out = append(out, [2]string{"agent-hour", fmt.Sprintf("%s, of %.2f", usd(*r.AgentHourMicroUSD), r.BusyHours)})
+	}
+	if r.SuccessMicroUSD != nil {
+		out = append(out, [2]string{"succeeded task", fmt.Sprintf("%s, of %d", usd(*r.SuccessMicroUSD), r.Succeeded)})
+	}
+	for _, x := range r.Fixed {
+		name, note := "fixed, same peak", ""
+		if x.Kind == "asked" {
+			name = "fixed, as asked"
+		}
+		if x.Short {
+			note = "; tasks would have waited at the peak"
+		}
+		out = append(out, [2]string{name, fmt.Sprintf("%s of %s: saved %s, %s%s", usd(x.MicroUSD), plural(x.Nodes, "node"), usd(x.SavingMicroUSD), shareText(x.SavingShare), note)})
+	}
+	if o := r.OffHours; o != nil {
+		when := o.From + "-" + o.Until
+		if o.From == o.Until {
+			when = "weekends"
+		} else if o.Weekends {
+			when += " and weekends"
+		}
+		out = append(out, [2]string{"off-hours", fmt.Sprintf("%s (%s, %.0f hours): %s, where a fixed fleet costs %s: saved %s", when, o.Timezone, o.Hours, usd(o.MicroUSD), usd(o.FixedMicroUSD), usd(o.SavingMicroUSD))})
+	}
+	return out
+}
+
+// costCSV prints a split, or without one the parts of the bill, in US dollars.
+func costCSV(s *shell, r fleet.CostReport) error {
+	w := csv.NewWriter(s.out)
+	exact := func(micro int64) string { return strconv.FormatFloat(float64(micro)/1e6, 'f', 6, 64) }
+	none := func(micro *int64) string {
+		if micro == nil {
+			return ""
+		}
+		return exact(*micro)
+	}
+	rows := [][]string{{"cause", "usd", "share"}, {"task", exact(r.TaskMicroUSD), strconv.FormatFloat(1-r.IdleShare, 'f', 6, 64)}}
+	for _, i := range r.Idle {
+		rows = append(rows, []string{i.Cause, exact(i.MicroUSD), strconv.FormatFloat(i.Share, 'f', 6, 64)})
+	}
+	if r.By != "" {
+		rows = [][]string{{r.By, "chargedUSD", "sharedUSD", "agentHours", "agentHourUSD", "tasks", "succeeded"}}
+		for _, g := range r.Groups {
+			rows = append(rows, []string{plainCell(g.Name), exact(g.MicroUSD), exact(g.SharedMicroUSD), strconv.FormatFloat(g.BusyHours, 'f', 6, 64), none(g.AgentHourMicroUSD),
+				strconv.FormatInt(g.Settled, 10), strconv.FormatInt(g.Succeeded, 10)})
+		}
+	}
+	return w.WriteAll(rows)
+}
+
+// plainCell keeps a spreadsheet from taking what others wrote for a formula.
+func plainCell(v string) string {
+	if v != "" && strings.ContainsRune("=+-@\t\r", rune(v[0])) {
+		return "'" + v
+	}
+	return v
+}
+
+func costText(c *v1alpha1.TaskCostView) string {
+	if c == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s of compute, for %s of sandboxes", usd(c.ComputeMicroUSD), seconds(c.BusySeconds))
+}

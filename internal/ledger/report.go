@@ -1,0 +1,198 @@
+package ledger
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"muster.dev/muster/internal/cost"
+	"muster.dev/muster/internal/fleet"
+)
+
+// longest bounds a report by task, and one as FOCUS: they read each row, or each
+// hour, by itself.
+const longest = 31 * 24 * time.Hour
+
+// splits are what a report can be split by, beside labels.
+var splits = []string{"tenant", "team", "project", "template", "task", "node", "hour"}
+
+// posted is the state of the last posting.
+func (s *Service) posted(ctx context.Context) (state, error) {
+	var st state
+	seq, b, err := s.o.Store.LedgerState(ctx)
+	if err != nil || seq == 0 {
+		return st, err
+	}
+	if err := json.Unmarshal(b, &st); err != nil {
+		return st, fmt.Errorf("read the ledger's state: %w: %w", fleet.ErrCorrupt, err)
+	}
+	return st, nil
+}
+
+// charged is up to when everything is charged.
+func (st *state) charged() time.Time {
+	at := st.Looked
+	for _, l := range st.Lives {
+		if l.Charged.Before(at) {
+			at = l.Charged
+		}
+	}
+	return at
+}
+
+// complete fills in and checks a query.
+func (s *Service) complete(q *fleet.CostQuery) error {
+	now := s.now()
+	if q.Until.IsZero() || q.Until.After(now) {
+		q.Until = now
+	}
+	if q.Since.IsZero() {
+		q.Since = q.Until.Add(-30 * 24 * time.Hour)
+	}
+	if !q.Since.Before(q.Until) {
+		return &fleet.FieldError{Field: "since", Wrong: q.Since.Format(time.RFC3339) + " is not before until, " + q.Until.Format(time.RFC3339), Right: "an earlier time"}
+	}
+	q.Since = q.Since.UTC().Truncate(time.Hour)
+	if u := q.Until.UTC().Truncate(time.Hour); u.Before(q.Until) {
+		q.Until = u.Add(time.Hour)
+	} else {
+		q.Until = u
+	}
+	return s.knows(q.By)
+}
+
+// knows checks what a report is to be split by.
+func (s *Service) knows(by string) error {
+	if by == "" || slices.Contains(splits, by) {
+		return nil
+	}
+	name, is := strings.CutPrefix(by, "label:")
+	if !is {
+		return &fleet.FieldError{Field: "by", Wrong: fmt.Sprintf("%q is unknown", by), Right: strings.Join(splits, ", ") + " or label:KEY"}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !slices.Contains(s.labels, name) {
+		return &fleet.FieldError{Field: "by", Wrong: fmt.Sprintf("charges are not kept by the label %q", name), Right: "one of " + strings.Join(s.labels, ", ") + "; add it to spec.cost.labels for what comes"}
+	}
+	return nil
+}
+
+// Report says what the fleet has cost. Errors are a *fleet.FieldError of the
+// query, or the store's.
+func (s *Service) Report(ctx context.Context, q fleet.CostQuery) (fleet.CostReport, error) {
+	if err := s.complete(&q); err != nil {
+		return fleet.CostReport{}, err
+	}
+	st, err := s.posted(ctx)
+	if err != nil {
+		return fleet.CostReport{}, err
+	}
+	b, err := s.sum(ctx, q.Since, q.Until, q.By == "node")
+	if err != nil {
+		return fleet.CostReport{}, err
+	}
+	known := cost.Span{From: later(q.Since, st.Began), To: q.Until}
+	if c := st.charged(); c.Before(known.To) {
+		known.To = c
+	}
+	r := b.Report(q, known)
+	r.Began, r.ChargedTo = st.Began, st.charged()
+	if q.By == "task" {
+		if r.Groups, err = s.dearest(ctx, q); err != nil {
+			return fleet.CostReport{}, err
+		}
+	}
+	return r, nil
+}
+
+func (s *Service) dearest(ctx context.Context, q fleet.CostQuery) ([]fleet.CostGroup, error) {
+	if q.Until.Sub(q.Since) > longest+time.Hour {
+		return nil, &fleet.FieldError{Field: "since", Wrong: "by task, the time is longer than 31 days", Right: "a shorter one"}
+	}
+	limit := q.Limit
+	if limit <= 0 {
+		limit = 1000
+	}
+	tasks, err := s.o.Store.DearestTasks(ctx, q.Since, q.Until, limit)
+	return cost.TaskGroups(tasks), err
+}
+
+// sum adds up the books of [from, until): whole days, and the hours beside
+// them; nodes only where they are wanted.
+func (s *Service) sum(ctx context.Context, from, until time.Time, nodes bool) (*cost.Book, error) {
+	const day = 24 * time.Hour
+	b := cost.NewBook()
+	add := func(span fleet.BookSpan, from, until time.Time) error {
+		if !from.Before(until) {
+			return nil
+		}
+		books, err := s.o.Store.Books(ctx, span, from, until)
+		if err != nil {
+			return err
+		}
+		for _, k := range books {
+			if err := b.MergeEncoded(k.Content, nodes); err != nil {
+				return fmt.Errorf("book of %s: %w", k.From.Format(time.RFC3339), err)
+			}
+		}
+		return nil
+	}
+	first, last := from.Add(day-1).Truncate(day), until.Truncate(day)
+	if !first.Before(last) {
+		return b, add(fleet.BookHour, from, until)
+	}
+	if err := add(fleet.BookHour, from, first); err != nil {
+		return nil, err
+	}
+	if err := add(fleet.BookDay, first, last); err != nil {
+		return nil, err
+	}
+	return b, add(fleet.BookHour, last, until)
+}
+
+// TaskCost is what a task has cost so far; ErrNotFound where nothing was
+// charged to it.
+func (s *Service) TaskCost(ctx context.Context, id fleet.TaskID) (fleet.TaskCost, error) {
+	found, err := s.o.Store.TaskCosts(ctx, []fleet.TaskID{id})
+	if err != nil {
+		return fleet.TaskCost{}, err
+	}
+	if len(found) == 0 {
+		return fleet.TaskCost{}, fmt.Errorf("the cost of task %s: %w", id, fleet.ErrNotFound)
+	}
+	return found[0], nil
+}
+
+// Focus writes the hours of a query as a FOCUS table.
+func (s *Service) Focus(ctx context.Context, q fleet.CostQuery, to io.Writer) error {
+	q.By = ""
+	if err := s.complete(&q); err != nil {
+		return err
+	}
+	if q.Until.Sub(q.Since) > longest+time.Hour {
+		return &fleet.FieldError{Field: "since", Wrong: "as FOCUS, the time is longer than 31 days", Right: "a month at a time"}
+	}
+	books, err := s.o.Store.Books(ctx, fleet.BookHour, q.Since, q.Until)
+	if err != nil {
+		return err
+	}
+	f, err := cost.NewFocus(to, s.o.Fleet)
+	if err != nil {
+		return err
+	}
+	for _, k := range books {
+		b := cost.NewBook()
+		if err := b.MergeEncoded(k.Content, false); err != nil {
+			return fmt.Errorf("book of %s: %w", k.From.Format(time.RFC3339), err)
+		}
+		if err := f.Hour(k.From, b); err != nil {
+			return err
+		}
+	}
+	return f.Close()
+}

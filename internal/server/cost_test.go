@@ -1,0 +1,74 @@
+package server
+
+import (
+	"context"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"muster.dev/muster/api/v1alpha1"
+	"muster.dev/muster/internal/fleet"
+)
+
+// books is a Ledger that says what it was asked.
+type books struct{ asked fleet.CostQuery }
+
+func (b *books) Report(_ context.Context, q fleet.CostQuery) (fleet.CostReport, error) {
+	b.asked = q
+	if q.By == "colour" {
+		return fleet.CostReport{}, &fleet.FieldError{Field: "by", Wrong: "is unknown"}
+	}
+	each := int64(400_000)
+	return fleet.CostReport{
+		MicroUSD: 5, AgentHourMicroUSD: &each, Idle: []fleet.CostIdle{{Cause: "boot"}}, Fixed: []fleet.CostFixed{{Kind: "asked"}},
+		OffHours: &fleet.CostOffHours{From: "20:00"}, Groups: []fleet.CostGroup{{Name: "pay", AgentHourMicroUSD: &each}},
+	}, nil
+}
+
+func (b *books) Focus(_ context.Context, q fleet.CostQuery, to io.Writer) error {
+	b.asked = q
+	if !q.Until.IsZero() && q.Until.Before(q.Since) {
+		return &fleet.FieldError{Field: "since", Wrong: "is after until"}
+	}
+	_, err := io.WriteString(to, "BilledCost\n1\n")
+	return err
+}
+
+func (b *books) TaskCost(_ context.Context, id fleet.TaskID) (fleet.TaskCost, error) {
+	return fleet.TaskCost{Task: id, MicroUSD: 7, Busy: 90 * time.Second}, nil
+}
+
+func TestCost(t *testing.T) {
+	b := &books{}
+	r := newRig(t, func(c *Config) { c.Ledger = b })
+	got := call[fleet.CostReport](r, "GET", "/v1/cost?by=team&since=2026-03-01T00:00:00Z&until=2026-03-02T00:00:00Z&fixed=5&offHours=20:00-07:00&weekends=true&timezone=Europe/Warsaw&limit=3", nil, 200)
+	if got.MicroUSD != 5 || len(got.Groups) != 1 {
+		t.Errorf("%+v", got)
+	}
+	if q := b.asked; q.By != "team" || q.Fixed != 5 || q.OffFrom != 20*time.Hour || q.OffUntil != 7*time.Hour || !q.Weekends || q.Zone.String() != "Europe/Warsaw" || q.Limit != 3 || q.Until.Sub(q.Since) != 24*time.Hour {
+		t.Errorf("asked %+v", q)
+	}
+	for query, field := range map[string]string{"by=colour": "query.by", "offHours=late": "query.offHours", "timezone=Mars": "query.timezone", "since=soon": "query.since", "until=soon": "query.until"} {
+		p := r.problem(r.request("GET", "/v1/cost?"+query, nil), 422)
+		if len(p.Errors) != 1 || p.Errors[0].Location != field {
+			t.Errorf("%s: %+v", query, p)
+		}
+	}
+	resp := r.do(r.request("GET", "/v1/cost/focus?since=24h", nil))
+	text, err := io.ReadAll(resp.Body)
+	if err != nil || string(text) != "BilledCost\n1\n" || !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/csv") {
+		t.Errorf("%s, %v, %v", text, resp.Header, err)
+	}
+	r.problem(r.request("GET", "/v1/cost/focus?since=1h&until=2h", nil), 422)
+	id := r.submit(v1alpha1.TaskSpec{Command: []string{"true"}})[0].ID
+	if v := call[v1alpha1.TaskView](r, "GET", "/v1/tasks/"+string(id), nil, 200); v.Cost == nil || v.Cost.ComputeMicroUSD != 7 || v.Cost.BusySeconds != 90 {
+		t.Errorf("%+v", v.Cost)
+	}
+}
+
+func TestNoLedger(t *testing.T) {
+	r := newRig(t)
+	r.problem(r.request("GET", "/v1/cost", nil), 404)
+	r.problem(r.request("GET", "/v1/cost/focus", nil), 404)
+}
