@@ -42,7 +42,7 @@ test: ## Install what the tests need, then vet and run every test with the race 
 	@if [ "$(PKG)" = ./... ]; then $(MAKE) --no-print-directory test-modules; fi
 
 # Modules of their own, whose dependencies are none of Muster's.
-MODULES := test/helm tools/image
+MODULES := test/helm test/web tools/image
 .PHONY: test-modules
 test-modules:
 	@# -count=1: what they look at is outside of their modules, where the test cache does not look.

@@ -81,6 +81,8 @@ if [ "$what" = test ]; then
 	need curl curl
 	need newuidmap uidmap
 	need gcc gcc
+	# A browser that the tests look at the dashboard with.
+	has chromium || has chromium-browser || has google-chrome || packages+=(chromium)
 	echo '#include <stdlib.h>' | gcc -E - >/dev/null 2>&1 || packages+=(libc6-dev)
 	# Servers of queues, which tests start for themselves on ports of their own.
 	server redis-server redis-server

@@ -113,6 +113,11 @@ start() {
 	done
 }
 
+# link is the address that signs a browser in, as the last start printed it.
+link() {
+	grep -o 'http[^ ]*/#signin=[A-Z0-9]*' "$log" 2>/dev/null | tail -n 1 || true
+}
+
 first_task() {
 	title "A first task: clone a repository, let a scripted agent mend it, take the patch"
 	printf '$ muster submit -f examples/first-task.yaml\n'
@@ -158,6 +163,7 @@ fi
 title "The fleet is up"
 cat <<END
 address  $(cat "$home/address")
+browser  $(link)   (signs in once, within 15 minutes of the start; then: $muster token)
 token    $home/token   (the command line reads it itself)
 data     $home
 log      $log

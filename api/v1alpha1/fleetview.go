@@ -137,3 +137,31 @@ func newPoolView(p fleet.PoolView) PoolView {
 	}
 	return v
 }
+
+// FleetSeries is the fleet over time, oldest first.
+type FleetSeries struct {
+	Since       time.Time    `json:"since"`
+	Until       time.Time    `json:"until"`
+	StepSeconds float64      `json:"stepSeconds"`
+	Points      []FleetPoint `json:"points"`
+}
+
+// FleetPoint is the fleet at one journaled decision: what there was, and what
+// was decided to be wanted.
+type FleetPoint struct {
+	At           time.Time `json:"at"`
+	Decision     int64     `json:"decision" doc:"Its seq; GET /v1/decisions/{seq} shows it whole"`
+	Backlog      int       `json:"backlog"`
+	InFlight     int       `json:"inFlight"`
+	Consumers    int       `json:"consumers" doc:"Desired dispatcher slots"`
+	Desired      int       `json:"desired" doc:"Sandboxes, busy ones included"`
+	WarmTarget   int       `json:"warmTarget"`
+	Ready        int       `json:"ready"`
+	Starting     int       `json:"starting"`
+	Running      int       `json:"running"`
+	Draining     int       `json:"draining"`
+	Nodes        int       `json:"nodes" doc:"Booting ones included"`
+	NodesBooting int       `json:"nodesBooting"`
+	NodesDesired int       `json:"nodesDesired"`
+	Slots        int       `json:"slots" doc:"Sandboxes that the nodes take at most"`
+}

@@ -28,6 +28,7 @@ const (
 	RouteRevisions    = "/v1/fleet/revisions"             // GET
 	RouteRevision     = "/v1/fleet/revisions/{n}"         // GET
 	RouteRollback     = "/v1/fleet/rollback"              // POST
+	RouteFleetSeries  = "/v1/fleet/series"                // GET
 	RouteSandboxes    = "/v1/sandboxes"                   // GET
 	RouteEvents       = "/v1/events"                      // GET: JSON or server-sent events
 	RouteEventExplain = "/v1/events/{seq}/explain"        // GET

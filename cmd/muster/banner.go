@@ -16,6 +16,7 @@ import (
 // banner is what `muster up` says of itself once it is up.
 type banner struct {
 	version, fleet, from, address, dir string
+	code                               string // signs one browser in
 	mode                               string
 	usual                              string // where clients look for a data directory unless told
 	uid                                int
@@ -30,6 +31,7 @@ func printBanner(w io.Writer, d *daemon, from string) {
 	}
 	banner{
 		version: version(), fleet: d.cfg.fleet.Metadata.Name, from: from, address: d.address(), dir: d.cfg.dir,
+		code: d.server.SignInCode(),
 		mode: d.cfg.fleet.Spec.Mode, usual: client.DataDir(bare, os.Geteuid()), uid: os.Geteuid(),
 	}.print(w)
 }
@@ -50,9 +52,11 @@ func (b banner) print(w io.Writer) {
   fleet    %s (%s)
   address  %s
   token    in %s
+  browser  %s/#signin=%s
+           (signs in once, within 15 minutes; afterwards with what `+"`muster token`"+` prints)
   try      muster %s
   stop     Ctrl-C
-`, b.version, b.fleet, b.from, b.address, filepath.Join(b.dir, "token"), try)
+`, b.version, b.fleet, b.from, b.address, filepath.Join(b.dir, "token"), b.address, b.code, try)
 	for _, n := range b.notes() {
 		fmt.Fprintf(w, "  note     %s\n", n)
 	}

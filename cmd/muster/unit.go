@@ -19,6 +19,7 @@ import (
 	"muster.dev/muster/internal/ledger"
 	"muster.dev/muster/internal/schedule"
 	"muster.dev/muster/internal/server"
+	"muster.dev/muster/internal/web"
 	"muster.dev/muster/internal/webhook"
 )
 
@@ -89,13 +90,17 @@ func openUnit(ctx context.Context, c unitConfig) (_ *unit, err error) {
 	if u.control, err = control.New(loop); err != nil {
 		return nil, err
 	}
+	pages, err := web.New()
+	if err != nil {
+		return nil, err
+	}
 	if u.ledger, err = openLedger(u); err != nil {
 		return nil, err
 	}
 	api := server.Config{
 		Store: c.store, Archive: c.archive, Engine: u.control, Fleet: u.now.Load, Hosts: c.hosts,
 		Token: c.token, Version: version(), Logger: c.log, Ready: u.isReady, Registry: u.registry,
-		Forward: c.forward, Reviser: c.reviser,
+		Forward: c.forward, Reviser: c.reviser, Pages: pages,
 	}
 	if u.ledger != nil {
 		api.Ledger = u.ledger

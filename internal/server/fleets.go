@@ -30,6 +30,7 @@ type FleetsConfig struct {
 	// asked; empty: it is.
 	Standby func() string
 	Logger  *slog.Logger // default: discard
+	Pages   Pages        // see Config.Pages
 }
 
 // Fleets is the API of several fleets at one address: each below
@@ -67,7 +68,7 @@ func NewFleets(c FleetsConfig) (*Fleets, error) {
 
 // newGate is a server that only guards.
 func newGate(c FleetsConfig) *Server {
-	return &Server{Config: Config{Token: c.Token, Hosts: c.Hosts, Logger: c.Logger}, token: digestOf(c.Token)}
+	return &Server{Config: Config{Token: c.Token, Hosts: c.Hosts, Logger: c.Logger, Pages: c.Pages}, token: digestOf(c.Token)}
 }
 
 // ServeHTTP answers one request. Those for a fleet pass its own guard.

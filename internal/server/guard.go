@@ -24,6 +24,13 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			s.Logger.Debug("request", "method", r.Method, "path", r.URL.Path, "status", t.status, "took", time.Since(start))
 		}()
 		harden(w.Header())
+		if err := s.addressed(r); err != nil {
+			writeProblem(t, err)
+			return
+		}
+		if s.public(t, r) {
+			return
+		}
 		if err := s.admit(r); err != nil {
 			var se *statusError
 			if errors.As(err, &se) && se.status == http.StatusUnauthorized {
@@ -62,8 +69,9 @@ var hardened = map[string]string{
 	"X-Frame-Options":              "DENY",
 }
 
-// admit says why a request is refused.
-func (s *Server) admit(r *http.Request) error {
+// addressed refuses requests meant for another server, or sent by another
+// one's pages.
+func (s *Server) addressed(r *http.Request) error {
 	if !s.ours(r.Host) {
 		return refuse(http.StatusForbidden, "the host %q is not this server's; ask by IP address or localhost, or add the name to the server's hosts", shorten(r.Host))
 	}
@@ -73,6 +81,11 @@ func (s *Server) admit(r *http.Request) error {
 			return refuse(http.StatusForbidden, "requests from web pages of another origin are refused")
 		}
 	}
+	return nil
+}
+
+// admit says why a request is refused.
+func (s *Server) admit(r *http.Request) error {
 	switch r.URL.Path {
 	case "/healthz", "/readyz", "/openapi.json", "/openapi.yaml":
 		return nil
@@ -87,6 +100,9 @@ func (s *Server) admit(r *http.Request) error {
 func (s *Server) authorized(r *http.Request) error {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") {
+		if ok, err := s.signedIn(r); ok || err != nil {
+			return err
+		}
 		return refuse(http.StatusUnauthorized, `no token: send "Authorization: Bearer TOKEN"; the token is in the file "token" of the server's data directory`)
 	}
 	got := digestOf(strings.TrimSpace(token))

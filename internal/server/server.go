@@ -91,6 +91,8 @@ type Config struct {
 	// Hosts are names, beside localhost and IP addresses, that the server is
 	// reached by.
 	Hosts []string
+	// Pages is the dashboard; nil: there is none, and no sessions.
+	Pages Pages
 	// Forward is how others that carry sandboxes of the fleet are reached; nil:
 	// there are none.
 	Forward *Forwarding
@@ -105,6 +107,7 @@ type Server struct {
 	undo    func()        // of the metrics
 	slots   chan struct{} // of streams
 	beat    time.Duration // heartbeat, but for tests
+	codes   codes
 
 	base    context.Context // ends when streams must
 	stop    context.CancelFunc

@@ -51,6 +51,7 @@ var layers = []layer{
 	{"internal/protocol", "adapter", []string{"internal/fleet"}},
 	{"internal/runner", "runner", []string{"internal/fleet", "internal/protocol"}},
 	{"internal/server", "edge", []string{"internal/fleet", "api/v1alpha1", "internal/calendar"}},
+	{"internal/web", "edge", nil},
 	{"internal/keda", "edge", []string{"internal/fleet"}},
 	{"internal/kedaimport", "edge", []string{"internal/fleet", "api/v1alpha1", "internal/calendar"}},
 	{"internal/client", "edge", []string{"internal/fleet", "api/v1alpha1"}},

@@ -1,0 +1,224 @@
+// Demand, sandboxes and nodes over time, with what was decided and why.
+
+import { h } from "./dom.js";
+import { ask, every, live, scalingSince } from "./api.js";
+import { capital, clock, count, moment, span, words } from "./format.js";
+import { chips, empty, title } from "./parts.js";
+import { lane } from "./chart.js";
+import { eventRow, sign, subject } from "./events.js";
+
+const ranges = [["900", "15 min"], ["3600", "1 h"], ["21600", "6 h"], ["86400", "24 h"], ["604800", "7 d"], ["2592000", "30 d"]];
+
+export function legend() {
+  const items = [["demand", "demand"], ["running", "running"], ["starting", "starting"], ["warm", "warm"]];
+  return h("ul", { class: "keys" }, items.map(([tone, name]) => h("li", { class: `tone-${tone}` }, h("i", { class: tone === "demand" ? "dash" : "", "aria-hidden": "true" }), name)));
+}
+
+const left = 36;
+const right = 8;
+
+export function start({ redraw }) {
+  let range = "900";
+  let zoom = null; // [from, to]
+  let series = null;
+  let events = [];
+  let cursor = null;
+  let drag = null;
+  let chosen = null;
+  let why = null;
+  let problem = "";
+  let width = 1000;
+
+  const bounds = () => (zoom ? zoom : [Date.now() - Number(range) * 1000, Date.now()]);
+  const load = async (signal) => {
+    const [from, to] = bounds();
+    const at = `since=${new Date(from).toISOString()}&until=${new Date(to).toISOString()}`;
+    const step = Math.max(1, Math.ceil((to - from) / 1000 / 400));
+    try {
+      const [s, e] = await Promise.all([ask(`v1/fleet/series?${at}&step=${step}s`, { signal }), scalingSince(new Date(from), signal)]);
+      series = s;
+      events = e.filter((x) => Date.parse(x.at) <= to);
+      problem = "";
+    } catch (err) {
+      if (err.name === "AbortError") throw err;
+      problem = err.message;
+    }
+    redraw();
+  };
+  const stop = every(() => (zoom ? 60000 : Math.max(3000, Number(range) * 2)), load);
+
+  const choose = async (e) => {
+    chosen = e;
+    why = null;
+    redraw();
+    try {
+      why = await ask(`v1/events/${e.seq}/explain`);
+    } catch (err) {
+      why = { summary: err.message };
+    }
+    redraw();
+  };
+
+  const timeAt = (e) => {
+    const [from, to] = bounds();
+    const box = e.currentTarget.getBoundingClientRect();
+    const share = (e.clientX - box.left - left) / (box.width - left - right);
+    return from + Math.max(0, Math.min(1, share)) * (to - from);
+  };
+
+  const draw = () => {
+    const [from, to] = bounds();
+    const whole = to - from;
+    const span0 = [
+      title(
+        "Timeline",
+        h("div", { class: "actions" }, zoom ? h("button", { class: "button", onclick: () => ((zoom = null), load()) }, "Zoom out") : null),
+        chips("Range", ranges.map(([v, t]) => [v, t]), zoom ? "" : range, (v) => {
+          range = v;
+          zoom = null;
+          series = null;
+          load();
+        }),
+      ),
+    ];
+    if (!series) return [span0, problem ? h("p", { class: "problem", role: "alert" }, problem) : h("div", { class: "loading" })];
+    const points = series.points.map((p) => ({ ...p, t: Date.parse(p.at) }));
+    const pick = (f) => points.map((p) => ({ t: p.t, v: f(p), end: to }));
+    const gap = Math.max(95e3, series.stepSeconds * 1500);
+    const most = live.spec?.spec.capacity?.sandboxes?.max;
+    const common = { width, from, to, gap, left, cursor };
+    const at = cursor === null ? null : points.findLast((p) => p.t <= cursor) || null;
+    return [
+      span0,
+      problem ? h("p", { class: "problem", role: "alert" }, problem) : null,
+      h(
+        "div",
+        {
+          key: "lanes",
+          class: "lanes",
+          ref: (el) =>
+            new ResizeObserver(() => {
+              if (!el.clientWidth || el.clientWidth === width) return; // it left the page, or is as it was
+              width = el.clientWidth;
+              redraw();
+            }).observe(el),
+          onpointermove: (e) => {
+            cursor = timeAt(e);
+            if (drag) drag.to = cursor;
+            redraw();
+          },
+          onpointerleave: () => {
+            cursor = null;
+            drag = null;
+            redraw();
+          },
+          onpointerdown: (e) => {
+            if (e.target.closest(".mark")) return;
+            const t = timeAt(e);
+            drag = { from: t, to: t };
+          },
+          onpointerup: () => {
+            if (drag && Math.abs(drag.to - drag.from) > whole / 100) {
+              zoom = [Math.min(drag.from, drag.to), Math.max(drag.from, drag.to)];
+              load();
+            }
+            drag = null;
+            redraw();
+          },
+        },
+        h("div", { class: "lane-head" }, h("h2", {}, "Demand and sandboxes"), legend()),
+        points.length
+          ? lane({ ...common, height: 220, label: "Demand beside running, starting and warm sandboxes", limit: most ?? null, areas: [{ tone: "running", points: pick((p) => p.running) }, { tone: "starting", points: pick((p) => p.starting) }, { tone: "warm", points: pick((p) => p.ready) }], lines: [{ tone: "demand", points: pick((p) => p.backlog + p.inFlight) }] })
+          : empty("No decision was journaled in this time."),
+        marks(events, from, to, width, chosen, choose),
+        h("div", { class: "lane-head" }, h("h2", {}, "Warm"), h("ul", { class: "keys" }, h("li", { class: "tone-warm" }, h("i", { "aria-hidden": "true" }), "ready"), h("li", { class: "tone-target" }, h("i", { class: "dash", "aria-hidden": "true" }), "wanted beyond demand"))),
+        points.length ? lane({ ...common, height: 90, label: "Warm sandboxes", areas: [{ tone: "warm", points: pick((p) => p.ready) }], lines: [{ tone: "target", points: pick((p) => p.warmTarget) }] }) : null,
+        h("div", { class: "lane-head" }, h("h2", {}, "Nodes")),
+        points.length ? lane({ ...common, height: 86, bottom: 20, label: "Nodes", areas: [{ tone: "node", points: pick((p) => p.nodes) }], lines: [{ tone: "target", points: pick((p) => p.nodesDesired) }] }) : null,
+        drag && Math.abs(drag.to - drag.from) > whole / 200 ? h("div", { class: "brush", style: brush(drag, from, to, width) }) : null,
+        at ? readout(at, cursor, whole) : h("div", { class: "readout muted" }, "Point at the chart for values, drag to zoom, choose a mark for its decision."),
+      ),
+      h("div", { class: "split" }, h("section", { class: "recent" }, h("h2", {}, "Scaling events"), events.length ? h("ol", { class: "events tall", "aria-label": "Scaling events, newest first" }, events.slice(-200).reverse().map((e) => eventRow(e, { chosen: chosen?.seq === e.seq, choose, whole: true }))) : empty("Nothing was scaled in this time.")), decision(chosen, why)),
+    ];
+  };
+  return { title: () => "Timeline", stop, draw };
+}
+
+function brush(d, from, to, width) {
+  const x = (t) => left + ((t - from) / (to - from)) * (width - left - right);
+  const a = Math.min(d.from, d.to);
+  const b = Math.max(d.from, d.to);
+  return { left: `${x(a)}px`, width: `${x(b) - x(a)}px` };
+}
+
+function readout(p, cursor, whole) {
+  const row = (tone, name, v) => h("span", { class: `tone-${tone}` }, h("i", { "aria-hidden": "true" }), name, " ", h("b", {}, count(v)));
+  return h("div", { class: "readout" }, h("time", {}, whole > 86400e3 ? moment(cursor) : clock(cursor)), row("demand", "demand", p.backlog + p.inFlight), row("running", "running", p.running), row("starting", "starting", p.starting), row("warm", "warm", p.ready), row("node", "nodes", p.nodes), h("span", { class: "muted" }, "want ", h("b", {}, count(p.desired))));
+}
+
+/** marks are the scaling events below the chart. Those too close for a finger share one place. */
+function marks(events, from, to, width, chosen, choose) {
+  const x = (t) => left + ((t - from) / (to - from)) * (width - left - right);
+  const places = new Map();
+  for (const e of events) {
+    const t = Date.parse(e.at);
+    if (t < from || t > to) continue;
+    const at = Math.round(x(t) / 9) * 9;
+    const list = places.get(at) || [];
+    list.push(e);
+    places.set(at, list);
+  }
+  return h(
+    "div",
+    { class: "marks", role: "group", "aria-label": "Scaling events" },
+    [...places].map(([at, list]) => {
+      const e = list.find((e) => sign(e) === "bad") || list.at(-1);
+      const open = chosen && list.some((x) => x.seq === chosen.seq);
+      return h("button", { key: at, class: `mark sign-${sign(e)} ${open ? "open" : ""}`, tabindex: "-1", style: { left: `${at}px` }, title: `${clock(e.at)} ${words(e.kind)} ${subject(e)}${list.length > 1 ? `, and ${list.length - 1} more` : ""}`, "aria-label": `${clock(e.at)} ${words(e.kind)} ${subject(e)}`, onclick: () => choose(e) });
+    }),
+  );
+}
+
+function decision(e, why) {
+  if (!e) return h("section", {}, h("h2", {}, "Decision"), empty("No event is chosen.", "Choose one to see what was observed, what was decided, and what bound."));
+  const d = why?.decision;
+  const numbers = Object.entries(e.numbers || {});
+  return h(
+    "section",
+    { class: "decision", "aria-live": "polite" },
+    h("div", { class: "row-head" }, h("h2", {}, `${capital(words(e.kind))}: ${subject(e)}`), h("span", { class: "muted" }, moment(e.at))),
+    h("p", { class: "sentence" }, e.reason),
+    why?.summary && !why.summary.includes(e.reason) ? h("p", { class: "muted" }, why.summary) : null,
+    e.bound ? h("p", {}, "Bound by ", h("span", { class: "tag" }, e.bound)) : null,
+    numbers.length ? h("dl", { class: "numbers" }, numbers.map(([k, v]) => h("div", {}, h("dt", {}, numberName(k)), h("dd", {}, /Seconds$/.test(k) ? span(v) : String(+v.toFixed(3)))))) : null,
+    !why ? h("div", { class: "loading" }) : null,
+    d ? table(d) : null,
+    why?.steps?.length > 1 ? [h("h3", {}, "What happened"), h("ol", { class: "events" }, why.steps.map((s) => eventRow(s)))] : null,
+  );
+}
+
+const numberName = (k) => k.replace(/Seconds$/, "").replace(/([A-Z])/g, (c) => ` ${c.toLowerCase()}`);
+
+/** table is a decision: per pool what was there and what is wanted, then what is done. */
+function table(d) {
+  const o = d.observation || {};
+  const p = d.plan || {};
+  const demand = (key) => (o.queues || []).flatMap((q) => q.pools || []).filter((x) => x.pool === key).reduce((n, x) => n + x.backlog + x.inFlight, 0);
+  return [
+    h("h3", {}, `Decision ${d.seq}`),
+    h(
+      "div",
+      { class: "scroll", tabindex: "0", role: "region", "aria-label": "Decision" },
+      h(
+        "table",
+        { class: "grid" },
+        h("thead", {}, h("tr", {}, ["Pool", "Demand", "Ready", "Starting", "Running", "Want", "Warm"].map((t, i) => h("th", { class: i ? "num" : "", scope: "col" }, t)))),
+        h("tbody", {}, (p.pools || []).map((t) => {
+          const was = (o.pools || []).find((x) => x.key === t.pool) || {};
+          return h("tr", {}, h("th", { scope: "row" }, t.pool), [demand(t.pool), was.ready || 0, was.starting || 0, was.running || 0, t.desired, t.warm].map((v) => h("td", { class: v ? "num" : "num zero" }, String(v))));
+        })),
+      ),
+    ),
+    h("ul", { class: "files" }, (p.actions || []).slice(0, 20).map((a) => h("li", {}, h("span", {}, `${words(a.kind)} ${a.n || ""} ${a.pool || a.node || a.sandbox || ""}`), h("span", { class: "muted" }, a.node && a.pool ? `on ${a.node}` : "")))),
+  ];
+}
