@@ -25,6 +25,9 @@ const (
 	RouteTaskExec     = "/v1/tasks/{id}/exec"             // GET: WebSocket
 	RouteFleet        = "/v1/fleet"                       // GET
 	RouteFleetSpec    = "/v1/fleet/spec"                  // GET
+	RouteRevisions    = "/v1/fleet/revisions"             // GET
+	RouteRevision     = "/v1/fleet/revisions/{n}"         // GET
+	RouteRollback     = "/v1/fleet/rollback"              // POST
 	RouteFleetSeries  = "/v1/fleet/series"                // GET
 	RouteSandboxes    = "/v1/sandboxes"                   // GET
 	RouteEvents       = "/v1/events"                      // GET: JSON or server-sent events

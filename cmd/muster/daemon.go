@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"muster.dev/muster/api/v1alpha1"
+	"muster.dev/muster/internal/fleet"
 	"muster.dev/muster/internal/sandbox/image"
 	"muster.dev/muster/internal/sandbox/oci"
 	"muster.dev/muster/internal/store/sqlite"
@@ -24,6 +25,8 @@ import (
 type daemonConfig struct {
 	dir      string
 	fleet    *v1alpha1.Fleet
+	written  fleet.Revision // the fleet as it was written
+	files    fleetFiles
 	listen   string
 	token    string // empty: that of the data directory
 	hosts    []string
@@ -126,8 +129,10 @@ func openOn(ctx context.Context, g *ground, c daemonConfig) (_ *daemon, err erro
 	}
 	u := unitConfig{
 		fleet: c.fleet, store: d.keep.store, embedded: d.keep.queue, archive: d.keep.archive, secrets: localSecrets(c.fleet),
-		token: g.token, hosts: c.hosts, parallel: c.parallel, log: c.log,
+		written: c.written, token: g.token, hosts: c.hosts, parallel: c.parallel, log: c.log,
 	}
+	back := &localReviser{files: c.files, shared: c.store.shared()}
+	u.reviser = back
 	if !c.fleet.Spec.Follows() {
 		if d.images, err = openImages(c); err != nil {
 			return nil, err
@@ -140,7 +145,9 @@ func openOn(ctx context.Context, g *ground, c daemonConfig) (_ *daemon, err erro
 			return nil, err
 		}
 	}
-	d.unit, err = openUnit(ctx, u)
+	if d.unit, err = openUnit(ctx, u); err == nil {
+		back.unit = d.unit
+	}
 	return d, err
 }
 

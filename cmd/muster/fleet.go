@@ -63,6 +63,7 @@ the constraint that binds.`,
 	f.DurationVar(&every, "every", time.Second, "how often --watch looks (`duration`)")
 	f.BoolVar(&spec, "spec", false, "show the specification in force, defaults filled in")
 	out = addOutput(c, formatTable, formatJSON, formatYAML)
+	c.AddCommand(newHistoryCommand(s), newRollbackCommand(s))
 	return c
 }
 

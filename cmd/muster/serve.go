@@ -137,9 +137,11 @@ func runServe(ctx context.Context, o serveOptions, cmd *cobra.Command) error {
 	if o.kubernetes {
 		return serveCluster(ctx, o, c)
 	}
-	if c.fleet, _, err = loadFleet(o.fleetFile, c.dir); err != nil {
+	loaded, err := loadFleet(o.fleetFile, c.dir)
+	if err != nil {
 		return err
 	}
+	c.fleet, c.written, c.files = loaded.fleet, loaded.written, loaded.files
 	return serveFleet(ctx, c)
 }
 

@@ -59,7 +59,9 @@ func (k *cluster) start(ctx context.Context, f operator.Fleet) (_ operator.Runne
 			return nil, err
 		}
 	}
+	back := &clusterReviser{client: k.dynamic, key: f.Key}
 	c := unitConfig{
+		written: revisionInCluster(f), reviser: back,
 		fleet: f.Spec, store: r.keep.store, embedded: r.keep.queue, archive: r.keep.archive, token: k.front.ground.token,
 		secrets: k.secrets(f),
 		hosts:   k.c.hosts, parallel: k.c.parallel, log: k.log.With("fleet", f.Key.String()),
@@ -78,6 +80,7 @@ func (k *cluster) start(ctx context.Context, f operator.Fleet) (_ operator.Runne
 	if r.unit, err = openUnit(ctx, c); err != nil {
 		return nil, err
 	}
+	back.unit = r.unit
 	if err = r.openScalers(); err != nil {
 		return nil, err
 	}
@@ -223,7 +226,11 @@ func (r *fleetInCluster) Restarts(f operator.Fleet) bool { return r.f.Spec.MustB
 // Update implements operator.Runner.
 func (r *fleetInCluster) Update(f operator.Fleet) error {
 	r.f = f
-	return r.update(f.Spec)
+	if err := r.update(f.Spec); err != nil {
+		return err
+	}
+	r.keepRevision(context.Background(), revisionInCluster(f))
+	return nil
 }
 
 // lastWord is how long tasks that are ended have to report.

@@ -27,6 +27,8 @@ import (
 // caller's to close.
 type unitConfig struct {
 	fleet     *v1alpha1.Fleet
+	written   fleet.Revision // the fleet as it was written
+	reviser   server.Reviser
 	store     fleet.Store
 	embedded  fleet.Queue
 	archive   fleet.Archive
@@ -98,7 +100,7 @@ func openUnit(ctx context.Context, c unitConfig) (_ *unit, err error) {
 	api := server.Config{
 		Store: c.store, Archive: c.archive, Engine: u.control, Fleet: u.now.Load, Hosts: c.hosts,
 		Token: c.token, Version: version(), Logger: c.log, Ready: u.isReady, Registry: u.registry,
-		Forward: c.forward, Pages: pages,
+		Forward: c.forward, Reviser: c.reviser, Pages: pages,
 	}
 	if u.ledger != nil {
 		api.Ledger = u.ledger
@@ -107,6 +109,7 @@ func openUnit(ctx context.Context, c unitConfig) (_ *unit, err error) {
 	if err != nil {
 		return nil, err
 	}
+	u.keepRevision(ctx, c.written)
 	u.cron = schedule.New(schedule.Config{Store: c.store, Submit: u.server.SubmitScheduled, Events: c.store, Logger: c.log})
 	u.keda, err = openKEDA(u)
 	return u, err

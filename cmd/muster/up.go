@@ -82,19 +82,19 @@ func runUp(ctx context.Context, o upOptions, cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	spec, from, err := loadFleet(o.fleetFile, dir)
+	loaded, err := loadFleet(o.fleetFile, dir)
 	if err != nil {
 		return err
 	}
 	d, err := openDaemon(ctx, daemonConfig{
-		dir: dir, fleet: spec, listen: o.listen, store: storeChoice{file: filepath.Join(dir, "muster.db")}, runner: o.runner, runtimes: o.runtimes,
+		dir: dir, fleet: loaded.fleet, written: loaded.written, files: loaded.files, listen: o.listen, store: storeChoice{file: filepath.Join(dir, "muster.db")}, runner: o.runner, runtimes: o.runtimes,
 		onStop: o.onStop, parallel: o.parallel, log: log,
 	})
 	if err != nil {
 		return err
 	}
 	defer d.close()
-	printBanner(cmd.ErrOrStderr(), d, from)
+	printBanner(cmd.ErrOrStderr(), d, loaded.from)
 	return d.run(ctx)
 }
 
@@ -115,41 +115,52 @@ func checkMounts(f *v1alpha1.Fleet) error {
 	return nil
 }
 
+// loadedFleet is a fleet of this machine, and where it came from.
+type loadedFleet struct {
+	fleet   *v1alpha1.Fleet
+	from    string         // for people
+	written fleet.Revision // as it is on record
+	files   fleetFiles
+}
+
 // loadFleet reads the fleet from file, else from the data directory, else the
 // built-in one, and says where it came from. The fleet in force is kept in
 // the data directory.
-func loadFleet(file, dir string) (*v1alpha1.Fleet, string, error) {
-	kept := filepath.Join(dir, "fleet.yaml")
-	raw, from := defaultFleet, "built in; see `muster up --help` for your own"
+func loadFleet(file, dir string) (loadedFleet, error) {
+	out := loadedFleet{from: "built in; see `muster up --help` for your own", files: fleetFiles{given: file, kept: filepath.Join(dir, "fleet.yaml")}}
+	raw, note := defaultFleet, "built in"
 	switch {
 	case file != "":
 		b, err := os.ReadFile(file)
 		if err != nil {
-			return nil, "", fmt.Errorf("read the fleet: %w", err)
+			return out, fmt.Errorf("read the fleet: %w", err)
 		}
-		raw, from = b, file
+		raw, out.from, note = b, file, file
 	default:
-		b, err := os.ReadFile(kept)
+		b, err := os.ReadFile(out.files.kept)
 		if err == nil {
-			raw, from = b, kept
+			raw, out.from, note = b, out.files.kept, ""
 		} else if !errors.Is(err, os.ErrNotExist) {
-			return nil, "", fmt.Errorf("read the fleet: %w", err)
+			return out, fmt.Errorf("read the fleet: %w", err)
 		}
 	}
 	f, err := v1alpha1.ParseFleet(raw)
 	if err != nil {
-		return nil, "", fmt.Errorf("fleet %s: %w", from, err)
+		return out, fmt.Errorf("fleet %s: %w", out.from, err)
 	}
 	if err := f.CheckLocal(); err != nil {
-		return nil, "", fmt.Errorf("fleet %s: %w", from, err)
+		return out, fmt.Errorf("fleet %s: %w", out.from, err)
 	}
 	if err := checkMounts(f); err != nil {
-		return nil, "", withHint(fmt.Errorf("fleet %s: %w", from, err), "every sandbox of the template would fail to start; create it, or take the mount out")
+		return out, withHint(fmt.Errorf("fleet %s: %w", out.from, err), "every sandbox of the template would fail to start; create it, or take the mount out")
 	}
 	if file != "" {
-		if err := writePrivate(kept, raw); err != nil {
-			return nil, "", fmt.Errorf("keep the fleet: %w", err)
+		if err := writePrivate(out.files.kept, raw); err != nil {
+			return out, fmt.Errorf("keep the fleet: %w", err)
 		}
 	}
-	return f, from, nil
+	out.fleet = f
+	out.written = fleet.Revision{Author: localAuthor(), Source: fleet.FromFile, Note: note}
+	out.written.Spec, err = v1alpha1.Written(raw)
+	return out, err
 }

@@ -224,7 +224,7 @@ func (e *Engine) noteDrain(s *fleet.Sandbox, now time.Time) {
 func (e *Engine) became(ctx context.Context, before, s *fleet.Sandbox) {
 	const soon = 10 * time.Second
 	words := errors.New(cmp.Or(s.Message, "its consumer did not say why"))
-	var failure error = words
+	failure := words
 	if s.Failure != "" {
 		failure = &fleet.ReasonError{Reason: s.Failure, Err: words}
 	}

@@ -122,7 +122,7 @@ type Event struct {
 	Seq      int64              `json:"seq"` // assigned by the store
 	At       time.Time          `json:"at"`
 	Kind     string             `json:"kind"`  // scale_out, scale_in, hold, sandbox_ready, task_claimed, breaker_open, …
-	Layer    string             `json:"layer"` // consumers, sandboxes, nodes, tasks
+	Layer    string             `json:"layer"` // fleet, consumers, sandboxes, nodes, tasks
 	Pool     PoolKey            `json:"pool,omitempty"`
 	Task     TaskID             `json:"task,omitempty"`
 	Sandbox  SandboxID          `json:"sandbox,omitempty"`
@@ -229,6 +229,7 @@ type Store interface {
 	Schedules
 	Settings
 	Ledger
+	Revisions
 	// Ping reports whether the store answers.
 	Ping(ctx context.Context) error
 	Close() error

@@ -171,6 +171,7 @@ func (k *keeper) read(u *unstructured.Unstructured) {
 		return
 	}
 	k.fleet = Fleet{Key: k.key, UID: string(u.GetUID()), Spec: f}
+	k.fleet.Written, k.fleet.Author, k.fleet.Note = revisionOf(u)
 }
 
 func parse(u *unstructured.Unstructured) (*v1alpha1.Fleet, error) {

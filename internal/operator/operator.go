@@ -36,6 +36,10 @@ type Fleet struct {
 	Key
 	UID  string
 	Spec *v1alpha1.Fleet
+	// Written is the same without defaults, as JSON; Author and Note say who
+	// wrote it and why.
+	Written      []byte
+	Author, Note string
 }
 
 // Runner works for one fleet. Run is called once; the others meanwhile and after

@@ -33,6 +33,7 @@ func (s *Server) fleetRoutes(api huma.API) {
 	}}}
 	handle(s, api, events, s.events)
 	handle(s, api, operation(http.MethodGet, v1alpha1.RouteEventExplain, "explainEvent", "Why an event happened", http.StatusNotFound), s.explainEvent)
+	s.revisionRoutes(api)
 	s.forecastRoute(api)
 	s.shadowRoute(api)
 	s.costRoutes(api)
@@ -84,7 +85,7 @@ type eventsInput struct {
 	After  int64    `query:"after" minimum:"0" doc:"Behind this seq"`
 	Since  string   `query:"since" doc:"At or after this time (RFC 3339) or in the time up to now (2h)"`
 	Kind   []string `query:"kind,explode" doc:"Only these kinds; may be repeated"`
-	Layer  string   `query:"layer" enum:"consumers,sandboxes,nodes,tasks"`
+	Layer  string   `query:"layer" enum:"fleet,consumers,sandboxes,nodes,tasks"`
 	Task   string   `query:"task" doc:"Only of this task"`
 	Limit  int      `query:"limit" minimum:"0" maximum:"10000" doc:"At most; 0 is 100"`
 	Follow bool     `query:"follow" doc:"Go on with what happens from now on"`

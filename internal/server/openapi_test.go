@@ -28,6 +28,7 @@ var contract = map[string][]string{
 	v1alpha1.RouteSchedules: {"GET"}, v1alpha1.RouteSchedule: {"GET", "PUT", "DELETE"}, v1alpha1.RouteVersion: {"GET"},
 	v1alpha1.RouteForecast: {"GET"}, v1alpha1.RouteShadow: {"GET"}, v1alpha1.RouteFleetSeries: {"GET"},
 	v1alpha1.RouteCost: {"GET"}, v1alpha1.RouteCostFocus: {"GET"},
+	v1alpha1.RouteRevisions: {"GET"}, v1alpha1.RouteRevision: {"GET"}, v1alpha1.RouteRollback: {"POST"},
 	"/healthz": {"GET"}, "/readyz": {"GET"},
 }
 
@@ -99,7 +100,7 @@ func TestDocumentAndRoutesAgree(t *testing.T) {
 			if _, ok := doc.Paths[path][strings.ToLower(method)]; !ok {
 				t.Errorf("%s %s is not in the document", method, path)
 			}
-			p := strings.NewReplacer("{id}", string(task), "{path}", "a/b", "{seq}", "1", "{name}", "x", "{digest}", strings.Repeat("0", 64)).Replace(path)
+			p := strings.NewReplacer("{id}", string(task), "{path}", "a/b", "{seq}", "1", "{n}", "1", "{name}", "x", "{digest}", strings.Repeat("0", 64)).Replace(path)
 			if path == v1alpha1.RouteTaskWait {
 				p += "?timeout=0s"
 			}

@@ -38,6 +38,10 @@ func problemOf(err error) (*huma.ErrorModel, int) {
 		if len(fields) > 1 {
 			p.Detail = fmt.Sprintf("%d things in the request are not valid", len(fields))
 		}
+		var stale *StaleError
+		if errors.As(err, &stale) {
+			p.Detail = fmt.Sprintf("revision %d does not hold any more", stale.Number)
+		}
 		for _, f := range fields {
 			message := f.Wrong
 			if f.Right != "" {

@@ -77,6 +77,8 @@ type Config struct {
 	Ledger  Ledger // nil: nothing is charged
 	// Fleet is the fleet in force, with defaults; called for each submission.
 	Fleet func() *v1alpha1.Fleet
+	// Reviser puts earlier specifications in force; nil: none can be.
+	Reviser Reviser
 	// Token is what callers prove themselves with.
 	Token   string
 	Version string

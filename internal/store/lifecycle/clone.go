@@ -61,3 +61,10 @@ func CloneDecision(d fleet.DecisionRecord) fleet.DecisionRecord {
 	d.Observation, d.Plan, d.State = slices.Clone(d.Observation), slices.Clone(d.Plan), slices.Clone(d.State)
 	return d
 }
+
+// CloneRevision copies a record with everything it refers to, so that whoever changes
+// the one changes nothing in the other.
+func CloneRevision(r fleet.Revision) fleet.Revision {
+	r.Spec = slices.Clone(r.Spec)
+	return r
+}

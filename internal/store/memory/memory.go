@@ -42,6 +42,7 @@ type Store struct {
 	settings    map[string][]byte
 	messages    map[fleet.TaskID]fleet.HeldMessage
 	ledger      ledger
+	revisions   []fleet.Revision
 	faults      map[string]*fault
 }
 

@@ -152,6 +152,8 @@ func fill(t *testing.T, db *DB) {
 	must(db.PutSetting(ctx, "spec", []byte("value")))
 	must(db.Post(ctx, fleet.Posting{Seq: 1, State: []byte("s"), Books: []fleet.Book{{Span: fleet.BookDay, From: fixtureTime.Truncate(24 * time.Hour), Content: []byte("b")}}}))
 	must(db.PutConsumer(ctx, fleet.Consumer{Name: "c1", Address: "10.0.0.1:8443", Running: 1}))
+	_, _, err = db.AppendRevision(ctx, fleet.Revision{At: fixtureTime, Author: "ada", Source: fleet.FromFile, Spec: []byte(`{"spec":{}}`)})
+	must(err)
 }
 
 // testUpgrade opens a schema of every version there ever was.
@@ -175,6 +177,7 @@ func testUpgrade(t *testing.T, s *servers.Postgres) {
 			checkFilled(t, db)
 			checkConsumers(t, db, m.Version >= 2)
 			checkLedger(t, db, m.Version >= 3)
+			checkRevisions(t, db, m.Version >= 4)
 			recount(t, db)
 			if err := db.Close(); err != nil {
 				t.Error(err)
@@ -239,6 +242,14 @@ func checkConsumers(t *testing.T, db *DB, some bool) {
 	}
 	if got, _, err := db.TakeOver(t.Context(), boxes[0].Spec.ID, "", "c1"); err != nil || got.Owner != "c1" {
 		t.Errorf("taken over: %+v, %v", got, err)
+	}
+}
+
+func checkRevisions(t *testing.T, db *DB, some bool) {
+	t.Helper()
+	all, err := db.Revisions(t.Context(), fleet.RevisionFilter{})
+	if err != nil || len(all) > 0 != some || some && (all[0].Number != 1 || all[0].Author != "ada") {
+		t.Errorf("revisions: %+v, %v", all, err)
 	}
 }
 

@@ -60,6 +60,8 @@ func fill(t *testing.T, db *DB) {
 	must(db.PutSetting(ctx, "spec", []byte("value")))
 	must(db.Post(ctx, fleet.Posting{Seq: 1, State: []byte("s"), Books: []fleet.Book{{Span: fleet.BookDay, From: fixtureTime.Truncate(24 * time.Hour), Content: []byte("b")}}}))
 	must(db.PutConsumer(ctx, fleet.Consumer{Name: "c1", Address: "10.0.0.1:8443", Running: 1}))
+	_, _, err = db.AppendRevision(ctx, fleet.Revision{At: fixtureTime, Author: "ada", Source: fleet.FromFile, Spec: []byte(`{"spec":{}}`)})
+	must(err)
 }
 
 // TestMigrations opens a database of every schema there ever was.
@@ -87,6 +89,7 @@ func TestMigrations(t *testing.T) {
 			checkPolicy(t, db, m.version)
 			checkConsumers(t, db, m.version >= 4)
 			checkLedger(t, db, m.version >= 5)
+			checkRevisions(t, db, m.version >= 6)
 			recount(t, db)
 		})
 	}
@@ -154,6 +157,14 @@ func checkConsumers(t *testing.T, db *DB, some bool) {
 	all, err := db.Consumers(t.Context())
 	if err != nil || len(all) > 0 != some || some && (all[0].Name != "c1" || all[0].Running != 1 || all[0].Age <= 0) {
 		t.Errorf("consumers: %+v, %v", all, err)
+	}
+}
+
+func checkRevisions(t *testing.T, db *DB, some bool) {
+	t.Helper()
+	all, err := db.Revisions(t.Context(), fleet.RevisionFilter{})
+	if err != nil || len(all) > 0 != some || some && (all[0].Number != 1 || all[0].Author != "ada") {
+		t.Errorf("revisions: %+v, %v", all, err)
 	}
 }
 

@@ -74,6 +74,7 @@ func Run(t *testing.T, open Factory) {
 		{"schedules", Options{}, testSchedules},
 		{"settings", Options{}, testSettings},
 		{"ledger", Options{}, testLedger},
+		{"revisions", Options{}, testRevisions},
 		{"copies", Options{}, testCopies},
 		{"ended context", Options{}, testContext},
 		{"closed", Options{}, testClosed},
