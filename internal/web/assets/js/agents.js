@@ -32,6 +32,14 @@ export function confinement(i) {
   return [i.runtime, i.network === "none" ? "no network" : i.network === "proxy" ? "allow-list" : `network ${i.network}`, i.userNamespace ? "user ns" : null].filter(Boolean);
 }
 
+const groups = [
+  ["all", "All", () => true],
+  ["working", "Working", (r) => r.state === "claimed"],
+  ["warm", "Warm", (r) => r.state === "ready"],
+  ["starting", "Starting", (r) => r.state === "starting"],
+  ["other", "Other", (r) => !["claimed", "ready", "starting"].includes(r.state)],
+];
+
 const columns = [
   { key: "state", name: "State", cell: (r) => state(asState(r)), sort: (r) => ranks[asState(r)] ?? 5 },
   { key: "task", name: "Task", cell: (r) => (r.task ? h("b", { title: r.task }, r.work?.name || r.work?.spec?.command?.join(" ") || short(r.task)) : h("span", { class: "muted" }, r.message || `waits in pool ${r.pool}`)), sort: (r) => r.work?.name || "" },
@@ -64,29 +72,36 @@ export function start({ redraw }) {
   );
   const table = new Table({ columns, redraw, label: "Agents", sort: "state", down: false, open: (r) => (r.task ? `#/task/${encodeURIComponent(r.task)}` : `#/sandbox/${encodeURIComponent(r.id)}`) });
 
-  const draw = () => {
-    if (!rows) return [title("Agents"), h("div", { class: "loading" })];
-    const groups = [
-      ["all", "All", () => true],
-      ["working", "Working", (r) => r.state === "claimed"],
-      ["warm", "Warm", (r) => r.state === "ready"],
-      ["starting", "Starting", (r) => r.state === "starting"],
-      ["other", "Other", (r) => !["claimed", "ready", "starting"].includes(r.state)],
-    ];
+  let made = null; // what was found last, and of what
+
+  const find = () => {
+    if (made && made.rows === rows && made.text === text && made.chosen === chosen) return made;
     const words = text.toLowerCase().split(/\s+/).filter(Boolean);
     const fits = (r) => {
       const all = [r.id, r.pool, r.node, r.task, r.work?.name, r.work?.tenant, asState(r), ...confinement(r.isolation), ...Object.entries(r.work?.labels || {}).map((l) => l.join("="))].join(" ").toLowerCase();
       return words.every((w) => all.includes(w));
     };
     const inGroup = groups.find((g) => g[0] === chosen)[2];
-    const found = rows.filter((r) => inGroup(r) && fits(r));
+    made = {
+      rows,
+      text,
+      chosen,
+      found: rows.filter((r) => inGroup(r) && (!words.length || fits(r))),
+      counts: groups.map(([id, name, f]) => [id, name, rows.filter(f).length]),
+    };
+    return made;
+  };
+
+  const draw = () => {
+    if (!rows) return [title("Agents"), h("div", { class: "loading" })];
+    const { found, counts } = find();
     return [
       title("Agents", h("span", { class: "head-count" }, count(rows.length))),
       h(
         "div",
         { class: "tools" },
         h("input", { type: "search", placeholder: "Filter by task, team, node, runtime", "aria-label": "Filter agents", value: text, oninput: (e) => ((text = e.target.value), redraw()) }),
-        chips("State", groups.map(([id, name, f]) => [id, name, rows.filter(f).length]), chosen, (c) => ((chosen = c), redraw())),
+        chips("State", counts, chosen, (c) => ((chosen = c), redraw())),
       ),
       found.length ? table.draw(found, (r) => r.id) : empty(rows.length ? "No agent fits the filter." : "No sandbox exists.", rows.length ? null : "The fleet has nothing to do and keeps none warm."),
     ];

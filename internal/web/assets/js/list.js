@@ -20,7 +20,16 @@ export class Table {
     return innerWidth < 720 ? 60 : 40;
   }
 
+  /** ordered sorts anew only what has changed: scrolling draws often. */
   ordered(rows) {
+    const made = this.made;
+    if (made && made.rows === rows && made.sort === this.sort && made.down === this.down) return made.list;
+    const list = this.sorted(rows);
+    this.made = { rows, sort: this.sort, down: this.down, list };
+    return list;
+  }
+
+  sorted(rows) {
     const c = this.columns.find((c) => c.key === this.sort);
     if (!c || !c.sort) return rows;
     const sign = this.down ? -1 : 1;

@@ -37,6 +37,7 @@ export function start({ redraw }) {
   let label = "";
   let problem = "";
   const form = new Form(redraw);
+  let made = null; // what was found last, and of what
 
   const query = (more) => {
     const q = new URLSearchParams({ limit: "200" });
@@ -96,7 +97,8 @@ export function start({ redraw }) {
       const all = [t.id, t.name, t.tenant, t.pool, t.state, t.reason, t.spec.repo?.url, t.spec.command.join(" "), ...Object.entries(t.labels || {}).map((l) => l.join("="))].join(" ").toLowerCase();
       return parts.every((p) => all.includes(p));
     };
-    const found = (rows || []).filter(fits);
+    if (!made || made.rows !== rows || made.text !== text) made = { rows, text, found: parts.length ? (rows || []).filter(fits) : rows || [] };
+    const found = made.found;
     if (parts.length && before && found.length < 50) more(); // the search goes on further back
     const f = live.fleet;
     const n = { waiting: f?.backlog, active: f?.inFlight };
