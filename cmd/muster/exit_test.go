@@ -78,7 +78,7 @@ func TestEveryCommandSpeaksJSON(t *testing.T) {
 	var look func(c *cobra.Command)
 	look = func(c *cobra.Command) {
 		switch c.Name() {
-		case "up", "serve", "wait-here", "down", "completion", "help":
+		case "up", "serve", "consume", "wait-here", "down", "completion", "help":
 			return
 		}
 		if c.Short == "" {

@@ -104,7 +104,7 @@ func New(c Config) (*Consumer, error) {
 	o.dispatch = dispatch.New(dispatch.Config{
 		Tasks: c.Store, Records: c.Store, Journal: o.events, Queue: c.Queue, Archive: c.Archive, Sandboxes: c.Sandboxes,
 		Secrets: c.Secrets, Registry: o.registry, Logger: c.Logger, Clock: c.Clock, Consumer: c.Name,
-		Visibility: c.Visibility, Grace: c.Grace, Observe: observer{o},
+		Visibility: c.Visibility, Grace: c.Grace, Observe: observer{o}, Costs: c.Store.TaskCosts,
 	})
 	return o, nil
 }

@@ -376,8 +376,8 @@ func TestLeaderOfConsumersDrains(t *testing.T) {
 		if err := <-quiet; err != nil {
 			t.Fatal(err)
 		}
+		sleep(10 * time.Second) // until the consumers' journals are written
 		w.onceEach(tasks, 1)
-		sleep(10 * time.Second)
 		if x := w.task(waiting[0].ID); x.State != fleet.TaskQueued {
 			t.Errorf("a task was started: %s", x.State)
 		}

@@ -31,6 +31,9 @@ type Config struct {
 	Visibility time.Duration
 	// Grace is between SIGTERM and SIGKILL; default 10 s.
 	Grace time.Duration
+	// Costs reads what tasks have cost so far, for those with a bound on it; see
+	// fleet.Ledger. nil: nothing is bounded.
+	Costs func(ctx context.Context, ids []fleet.TaskID) ([]fleet.TaskCost, error)
 	// Observe is told of every start and end, for measurements; may be nil.
 	Observe Observer
 }

@@ -86,6 +86,8 @@ func message(reason fleet.TaskReason, t fleet.Task, r fleet.RunReport, u fleet.U
 		return fmt.Sprintf("wrote nothing for timeouts.idle (%s)", t.Spec.Timeouts.Idle)
 	case fleet.ReasonTimeoutStartup:
 		return fmt.Sprintf("setup took longer than timeouts.startup (%s)", t.Spec.Timeouts.Startup)
+	case fleet.ReasonBudget:
+		return fmt.Sprintf("its budget.maxUSD of $%g was used up", float64(t.Spec.MaxMicroUSD)/1e6)
 	case fleet.ReasonCancelled:
 		if t.CancelBy != "" {
 			return "cancelled by " + t.CancelBy

@@ -2,6 +2,8 @@ package dispatch
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"muster.dev/muster/internal/fleet"
@@ -46,6 +48,32 @@ func (r *run) usage(ctx context.Context) (fleet.Usage, error) {
 	return u, nil
 }
 
+// endDear ends the tasks that have cost as much as they may.
+func (d *Dispatcher) endDear(ctx context.Context) error {
+	if d.Costs == nil {
+		return nil
+	}
+	bounded, most := map[fleet.TaskID]*run{}, map[fleet.TaskID]int64{}
+	for _, r := range d.all() {
+		if t := r.current(); t.Spec.MaxMicroUSD > 0 {
+			bounded[t.ID], most[t.ID] = r, t.Spec.MaxMicroUSD
+		}
+	}
+	if len(bounded) == 0 {
+		return nil
+	}
+	costs, err := d.Costs(ctx, slices.Collect(maps.Keys(bounded)))
+	if err != nil {
+		return err
+	}
+	for _, c := range costs {
+		if r := bounded[c.Task]; r != nil && c.MicroUSD >= most[c.Task] {
+			r.requestStop(fleet.ReasonBudget)
+		}
+	}
+	return nil
+}
+
 // sample reads every running task once in a while until ctx ends.
 func (d *Dispatcher) sample(ctx context.Context) {
 	tick := time.NewTicker(sampleEvery)
@@ -58,6 +86,9 @@ func (d *Dispatcher) sample(ctx context.Context) {
 		}
 		for _, r := range d.all() {
 			_, _ = r.usage(ctx) // a sandbox that just ended has none
+		}
+		if err := d.endDear(ctx); err != nil && ctx.Err() == nil {
+			d.Logger.Warn("cannot read what tasks have cost; those with a bound go on", "error", err)
 		}
 	}
 }
