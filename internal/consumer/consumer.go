@@ -16,7 +16,8 @@ import (
 const (
 	beatEvery  = 3 * time.Second
 	asideAfter = 12 * time.Second // before fleet.ConsumerSilence
-	lookEvery  = time.Second
+	turnEvery  = time.Second
+	lookEvery  = 5 * time.Second // at the records, where nothing wakes it
 	callTime   = 5 * time.Second // one call of the store
 	takes      = 32              // sandboxes being taken over at once
 )
@@ -132,26 +133,30 @@ func (o *Consumer) Run(ctx context.Context) error {
 	defer o.wg.Wait()
 	defer end()
 
-	tick := time.NewTicker(lookEvery)
+	tick := time.NewTicker(turnEvery)
 	defer tick.Stop()
 	asked := ctx.Done()
 	var deadline <-chan time.Time
-	beat := time.Time{}
-	for {
+	var beat, looked time.Time
+	for woken := true; ; {
 		if now := o.c.Clock(); now.Sub(beat) >= beatEvery || now.Before(beat) {
 			beat = now
 			o.beat(life)
 		}
-		began := o.c.Clock()
-		o.look(life)
+		if began := o.c.Clock(); woken || began.Sub(looked) >= lookEvery || began.Before(looked) {
+			if o.look(life) {
+				looked = began
+			}
+			// Reading takes a small part of the time only, however many records there are.
+			o.pause(life, max(10*time.Millisecond, 4*o.c.Clock().Sub(began)))
+		}
 		if o.leaving && o.Owned() == 0 {
 			break
 		}
-		// Reading takes a small part of the time only, however many records there are.
-		o.pause(life, max(10*time.Millisecond, 4*o.c.Clock().Sub(began)))
+		woken = false
 		select {
 		case <-asked:
-			asked, beat = nil, time.Time{}
+			asked, beat, woken = nil, time.Time{}, true
 			o.leaving = true
 			o.dispatch.Halt()
 			t := time.NewTimer(o.c.Handover)
@@ -161,6 +166,7 @@ func (o *Consumer) Run(ctx context.Context) error {
 		case <-deadline:
 			o.c.Logger.Warn("not everything was taken over; the leader will find it", "sandboxes", o.Owned())
 		case <-wake:
+			woken = true
 			continue
 		case <-tick.C:
 			continue

@@ -10,8 +10,9 @@ import (
 	"muster.dev/muster/internal/fleet"
 )
 
-// look reads the records and does what they ask.
-func (o *Consumer) look(ctx context.Context) {
+// look reads the records and does what they ask; false where they could not be
+// read.
+func (o *Consumer) look(ctx context.Context) bool {
 	read, cancel := context.WithTimeout(ctx, callTime)
 	all, err := o.c.Store.Sandboxes(read, time.Time{})
 	cancel()
@@ -19,7 +20,7 @@ func (o *Consumer) look(ctx context.Context) {
 		if ctx.Err() == nil {
 			o.c.Logger.Warn("cannot read the records of sandboxes; trying again", "error", err)
 		}
-		return
+		return false
 	}
 	mine := map[fleet.SandboxID]bool{}
 	for i := range all {
@@ -34,6 +35,7 @@ func (o *Consumer) look(ctx context.Context) {
 		}
 	}
 	o.forget()
+	return true
 }
 
 // forget drops what was remembered of sandboxes that ended a while ago: by now

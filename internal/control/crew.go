@@ -17,6 +17,7 @@ import (
 const (
 	rollCallEvery = 2 * time.Second
 	sweepEvery    = time.Minute
+	mirrorEvery   = 5 * time.Second  // where nothing wakes it
 	forgetAfter   = 10 * time.Minute // a consumer that tells nothing
 	youngReading  = 10 * time.Second // a record younger than that may be missing in a reading
 	claimGoal     = 200 * time.Millisecond
@@ -118,9 +119,13 @@ func (e *Engine) lead(ctx context.Context) {
 	defer freeEvents()
 	tick := time.NewTicker(e.c.Tick)
 	defer tick.Stop()
-	for {
+	for woken := true; ; {
 		began := e.c.Clock()
-		err := errors.Join(e.mirror(ctx), e.followEvents(ctx))
+		var err error
+		if woken || began.Sub(e.crew.since) >= mirrorEvery {
+			err = e.mirror(ctx)
+		}
+		err = errors.Join(err, e.followEvents(ctx))
 		if due(&e.crew.seen, began, rollCallEvery) {
 			err = errors.Join(err, e.rollCall(ctx))
 		}
@@ -137,10 +142,12 @@ func (e *Engine) lead(ctx context.Context) {
 			return
 		case <-rest.C:
 		}
+		woken = err != nil
 		select {
 		case <-ctx.Done():
 			return
 		case <-boxes:
+			woken = true
 		case <-events:
 		case <-tick.C:
 		}

@@ -24,6 +24,7 @@ func BenchmarkKube(b *testing.B) {
 	b.Run("Push", benchmarkPush)
 	b.Run("Claim", benchmarkClaim)
 	b.Run("Burst", benchmarkBurst)
+	b.Run("Paced", benchmarkPaced)
 	b.Run("Sustained", benchmarkSustained)
 	b.Run("Steady", benchmarkSteady)
 }
@@ -156,6 +157,33 @@ func benchmarkBurst(b *testing.B) {
 	}
 	report(b, "accepted", waits)
 	b.ReportMetric(n/waits[len(waits)-1].Seconds(), "claims/s")
+}
+
+// benchmarkPaced: 300 tasks a second for 4 s, as 30 every 100 ms, to a warm pool
+// that has as many; none of them ends meanwhile, so nothing else is made or
+// removed.
+func benchmarkPaced(b *testing.B) {
+	const each, rounds = 30, 40
+	_, p, _ := stage(b, each*rounds, each*rounds)
+	var sent []time.Time
+	tick := time.NewTicker(100 * time.Millisecond)
+	for i := range rounds {
+		sent = append(sent, p.send(fmt.Sprint("paced-", i), each, "sleep 60"))
+		<-tick.C
+	}
+	tick.Stop()
+	var waits []time.Duration
+	last := sent[0]
+	for i, at := range sent {
+		for _, a := range p.done(fmt.Sprint("paced-", i), each) {
+			waits = append(waits, a.Sub(at))
+			if a.After(last) {
+				last = a
+			}
+		}
+	}
+	report(b, "accepted", waits)
+	b.ReportMetric(each*rounds/last.Sub(sent[0]).Seconds(), "claims/s")
 }
 
 // benchmarkSustained: for 20 s there are always tasks that wait, each for a
