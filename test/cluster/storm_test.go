@@ -153,7 +153,8 @@ func TestConflictsAndThrottling(t *testing.T) {
 
 // A steady fleet writes nothing to the API server.
 func TestSteadyFleetWritesNothing(t *testing.T) {
-	t.Parallel()
+	// By itself: beside others it is not always steady within its time, for a
+	// reason that is not known yet (its holds are deleted again and again).
 	w := setUp(t, options{inProcess: true, group: kubetest.GroupOptions{Min: 3}})
 	s, kubeconfig := newStorm(t, w.c.Config, 1)
 	w.apply("agents", w.fleetSpec("capacity: {sandboxes: {min: 20, max: 20}}"))

@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 	// there are processors.
 	flag.Parse()
 	if f := flag.Lookup("test.parallel"); f.Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
-		_ = f.Value.Set("7")
+		_ = f.Value.Set("4")
 	}
 	os.Exit(run(m))
 }
