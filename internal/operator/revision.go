@@ -64,7 +64,7 @@ func writtenOf(u *unstructured.Unstructured) ([]byte, error) {
 
 // ownsSpec tells whether a field manager owns a part of the spec.
 func ownsSpec(f *metav1.ManagedFieldsEntry) bool {
-	return f.Subresource == "" && f.FieldsV1 != nil && bytes.Contains(f.FieldsV1.Raw, []byte(`"f:spec"`))
+	return f.Subresource == "" && f.FieldsV1 != nil && bytes.Contains(f.FieldsV1.GetRawBytes(), []byte(`"f:spec"`))
 }
 
 // newestOwner is who wrote a part of the spec last; nil: not known.
