@@ -219,7 +219,9 @@ func (o *Consumer) beat(ctx context.Context) {
 			}
 		}
 	}
-	o.cancelled(ctx)
+	if err := o.dispatch.HearCancelled(ctx); err != nil {
+		o.c.Logger.Debug("cannot read which tasks were cancelled; trying again", "error", err)
+	}
 }
 
 // stepAside lets go of everything: the leader is giving it to others.
@@ -230,24 +232,5 @@ func (o *Consumer) stepAside(ctx context.Context) {
 	}
 	for i := range all {
 		o.dispatch.Yield(ctx, all[i].Spec.ID)
-	}
-}
-
-// cancelled passes on what was asked of another process.
-func (o *Consumer) cancelled(ctx context.Context) {
-	var before fleet.TaskID
-	for o.dispatch.Active() > 0 {
-		page, err := o.c.Store.Tasks(ctx, fleet.TaskFilter{
-			States: []fleet.TaskState{fleet.TaskClaimed, fleet.TaskStarting, fleet.TaskRunning, fleet.TaskCollecting}, Before: before, Limit: 1000,
-		})
-		if err != nil || len(page) == 0 {
-			return
-		}
-		for i := range page {
-			before = page[i].ID
-			if page[i].Cancel {
-				o.dispatch.Hear(page[i])
-			}
-		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"muster.dev/muster/internal/dispatch"
 	"muster.dev/muster/internal/fleet"
 )
 
@@ -145,12 +146,7 @@ func (o *Consumer) create(ctx context.Context, s fleet.Sandbox) {
 
 // failed records that a sandbox never became ready, and ends it.
 func (o *Consumer) failed(ctx context.Context, s fleet.Sandbox, err error) {
-	s.State, s.Message = fleet.SandboxFailed, err.Error()
-	var re *fleet.ReasonError
-	// What is merely out of reach may come back and is no reason.
-	if errors.As(err, &re) && !errors.Is(err, fleet.ErrUnavailable) {
-		s.Failure = re.Reason
-	}
+	s.State, s.Message, s.Failure = fleet.SandboxFailed, err.Error(), dispatch.FailureOf(err)
 	if err := o.registry.Put(ctx, s); err != nil {
 		o.c.Logger.Warn("cannot record a failed start", "sandbox", s.Spec.ID, "error", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"muster.dev/muster/internal/dispatch"
 	"muster.dev/muster/internal/fleet"
 	"muster.dev/muster/internal/forecast"
 	"muster.dev/muster/internal/plan"
@@ -221,13 +222,7 @@ func (e *Engine) countFailure(box *fleet.Sandbox, err error) {
 	defer e.mu.Unlock()
 	m := e.memory(box.Spec.Pool)
 	m.failed++
-	m.failure, m.reason = err.Error(), ""
-	var re *fleet.ReasonError
-	// What is merely out of reach (a registry that is down) may come back: it
-	// is waited for, and never a reason to give up the tasks that wait.
-	if errors.As(err, &re) && !errors.Is(err, fleet.ErrUnavailable) {
-		m.reason = re.Reason
-	}
+	m.failure, m.reason = err.Error(), dispatch.FailureOf(err)
 }
 
 // watchExits deals with sandboxes that ended by themselves while they waited.

@@ -145,6 +145,16 @@ func crewed(t *testing.T, o fake.Options, names ...string) (*world, []*hand) {
 	return w, hands
 }
 
+// crewedAtWork has two consumers under twenty tasks of two minutes.
+func crewedAtWork(t *testing.T) (*world, []*hand, []fleet.Task) {
+	t.Helper()
+	w, hands := crewed(t, fake.Options{Lead: lead(time.Second), Script: busy(2 * time.Minute)}, "a", "b")
+	sleep(3 * time.Second)
+	tasks := w.submit(20)
+	sleep(10 * time.Second)
+	return w, hands, tasks
+}
+
 func (w *world) dismiss(hands ...*hand) {
 	for _, h := range hands {
 		h.leave()
@@ -213,10 +223,7 @@ func TestConsumersRunTheTasks(t *testing.T) {
 
 func TestConsumerKilledUnderItsTasks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w, hands := crewed(t, fake.Options{Lead: lead(time.Second), Script: busy(2 * time.Minute)}, "a", "b")
-		sleep(3 * time.Second)
-		tasks := w.submit(20)
-		sleep(10 * time.Second)
+		w, hands, tasks := crewedAtWork(t)
 		hands[0].kill()
 		sleep(40 * time.Second)
 		if n := w.owners(); n["a"] > 0 || n["b"] < 20 {
@@ -233,10 +240,7 @@ func TestConsumerKilledUnderItsTasks(t *testing.T) {
 
 func TestConsumerCutOffFromTheStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w, hands := crewed(t, fake.Options{Lead: lead(time.Second), Script: busy(2 * time.Minute)}, "a", "b")
-		sleep(3 * time.Second)
-		tasks := w.submit(20)
-		sleep(10 * time.Second)
+		w, hands, tasks := crewedAtWork(t)
 		hands[0].off.Store(true)
 		sleep(5 * time.Minute)
 		w.onceEach(tasks, 1)
@@ -250,10 +254,7 @@ func TestConsumerCutOffFromTheStore(t *testing.T) {
 
 func TestConsumerHandsOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w, hands := crewed(t, fake.Options{Lead: lead(time.Second), Script: busy(2 * time.Minute)}, "a", "b")
-		sleep(3 * time.Second)
-		tasks := w.submit(20)
-		sleep(10 * time.Second)
+		w, hands, tasks := crewedAtWork(t)
 		began := time.Now()
 		hands[0].leave()
 		if took := time.Since(began); took > 10*time.Second {

@@ -101,22 +101,28 @@ type reader struct {
 
 func (r *reader) number() int64 {
 	n, used := binary.Varint(r.b)
-	if used <= 0 {
-		r.wrong, r.b = true, nil
+	if !r.past(used) {
 		return 0
 	}
-	r.b = r.b[used:]
 	return n
 }
 
 func (r *reader) index() uint64 {
 	n, used := binary.Uvarint(r.b)
-	if used <= 0 {
-		r.wrong, r.b = true, nil
+	if !r.past(used) {
 		return 0
 	}
-	r.b = r.b[used:]
 	return n
+}
+
+// past goes on behind what was read; false where nothing could be.
+func (r *reader) past(used int) bool {
+	if used <= 0 {
+		r.wrong, r.b = true, nil
+		return false
+	}
+	r.b = r.b[used:]
+	return true
 }
 
 // count is a number of things that take a byte each at least.

@@ -139,12 +139,18 @@ func (d *Dispatcher) Yield(ctx context.Context, id fleet.SandboxID) {
 	}
 }
 
-// Hear ends the run of a task, if there is one, whose cancellation was asked
-// for in another process.
-func (d *Dispatcher) Hear(t fleet.Task) {
-	if r := d.find(t.ID); r != nil {
-		r.cancel(t.CancelBy)
+// HearCancelled ends the runs of tasks whose cancellation was asked for in
+// another process.
+func (d *Dispatcher) HearCancelled(ctx context.Context) error {
+	if d.Active() == 0 {
+		return nil
 	}
+	return d.eachActive(ctx, func(t fleet.Task) error {
+		if r := d.find(t.ID); r != nil && t.Cancel {
+			r.cancel(t.CancelBy)
+		}
+		return nil
+	})
 }
 
 // Active counts the tasks that run; one that ended does not count even while

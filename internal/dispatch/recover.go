@@ -180,7 +180,7 @@ func leaseOf(t fleet.Task) fleet.Lease {
 
 // tasks deals with active tasks whose sandbox is not even on record.
 func (c *recovery) tasks(ctx context.Context) error {
-	return c.each(ctx, func(t fleet.Task) error {
+	return c.d.eachActive(ctx, func(t fleet.Task) error {
 		if !c.held[t.ID] {
 			c.lose(t, t.Sandbox)
 		}
@@ -188,11 +188,11 @@ func (c *recovery) tasks(ctx context.Context) error {
 	})
 }
 
-// each calls f with every active task.
-func (c *recovery) each(ctx context.Context, f func(fleet.Task) error) error {
+// eachActive calls f with every task that holds a sandbox, here or elsewhere.
+func (d *Dispatcher) eachActive(ctx context.Context, f func(fleet.Task) error) error {
 	var before fleet.TaskID
 	for {
-		page, err := c.d.Tasks.Tasks(ctx, fleet.TaskFilter{
+		page, err := d.Tasks.Tasks(ctx, fleet.TaskFilter{
 			States: []fleet.TaskState{fleet.TaskClaimed, fleet.TaskStarting, fleet.TaskRunning, fleet.TaskCollecting},
 			Before: before, Limit: 1000,
 		})
@@ -216,7 +216,7 @@ func (c *recovery) each(ctx context.Context, f func(fleet.Task) error) error {
 // that drives no sandboxes itself.
 func (d *Dispatcher) LoseOrphans(ctx context.Context, after time.Duration) error {
 	c := &recovery{d: d, held: map[fleet.TaskID]bool{}, after: "its consumer"}
-	return c.each(ctx, func(t fleet.Task) error {
+	return d.eachActive(ctx, func(t fleet.Task) error {
 		s, err := d.Records.Sandbox(ctx, t.Sandbox)
 		switch {
 		case err == nil && (s.State != fleet.SandboxGone || d.Clock().Sub(s.GoneAt) < after), d.Clock().Sub(t.ClaimedAt) < after:

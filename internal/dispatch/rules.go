@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -53,6 +54,17 @@ func ReasonOf(r fleet.RunReport, u fleet.Usage) fleet.TaskReason {
 		return fleet.ReasonPids
 	}
 	return r.Reason
+}
+
+// FailureOf is why a sandbox could not be started, as far as that is a reason
+// to give up what waits for it: what is merely out of reach (a registry that is
+// down) may come back, and is none.
+func FailureOf(err error) fleet.TaskReason {
+	var re *fleet.ReasonError
+	if errors.As(err, &re) && !errors.Is(err, fleet.ErrUnavailable) {
+		return re.Reason
+	}
+	return fleet.ReasonNone
 }
 
 // StateOf is the final state that goes with a reason.
