@@ -126,10 +126,11 @@ func shareText(share float64) string { return strconv.FormatFloat(100*share, 'f'
 func printCost(s *shell, r fleet.CostReport) error {
 	if r.Began.IsZero() {
 		s.note("nothing has been charged yet")
+		s.fields(budgetFields(r.Budgets)...)
 		return nil
 	}
 	s.printf("%s\n\n", terminal.EscapeLines(r.Sentence))
-	s.fields(costFields(r)...)
+	s.fields(append(costFields(r), budgetFields(r.Budgets)...)...)
 	if len(r.Groups) == 0 {
 		return nil
 	}
@@ -197,6 +198,14 @@ func costFields(r fleet.CostReport) [][2]string {
 			when += " and weekends"
 		}
 		out = append(out, [2]string{"off-hours", fmt.Sprintf("%s (%s, %.0f hours): %s, where a fixed fleet costs %s: saved %s", when, o.Timezone, o.Hours, usd(o.MicroUSD), usd(o.FixedMicroUSD), usd(o.SavingMicroUSD))})
+	}
+	return out
+}
+
+// budgetFields say how budgets are kept.
+func budgetFields(list []fleet.BudgetView) (out [][2]string) {
+	for i := range list {
+		out = append(out, [2]string{"budget", list[i].Sentence})
 	}
 	return out
 }

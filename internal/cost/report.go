@@ -23,7 +23,7 @@ var idleCauses = []Cause{CauseWarm, CauseHeadroom, CauseBoot, CauseDrain, CauseS
 // those, only known is charged: the ledger may have begun later, and the last
 // hour may not be over.
 func (b *Book) Report(q fleet.CostQuery, known Span) fleet.CostReport {
-	r := fleet.CostReport{Since: q.Since, Until: q.Until, By: q.By, MicroUSD: int64(b.Total()), Idle: []fleet.CostIdle{}, Fixed: []fleet.CostFixed{}}
+	r := fleet.CostReport{Since: q.Since, Until: q.Until, By: q.By, MicroUSD: int64(b.Total()), Idle: []fleet.CostIdle{}, Fixed: []fleet.CostFixed{}, Budgets: []fleet.BudgetView{}}
 	byCause := map[Cause]Micro{}
 	var busy int64
 	for k, s := range b.Lines {

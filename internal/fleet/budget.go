@@ -69,3 +69,13 @@ type BudgetView struct {
 	Binds            bool         `json:"binds,omitempty" doc:"It is used up: what waits is not started, what runs goes on"`
 	Sentence         string       `json:"sentence"`
 }
+
+// Notice is something that whoever a Fleet names is told of, at least once.
+type Notice struct {
+	ID      string     `json:"id"` // the same in every attempt
+	Type    string     `json:"type"`
+	Subject string     `json:"subject"`
+	At      time.Time  `json:"at"`
+	URL     string     `json:"url"`
+	Data    BudgetView `json:"data"`
+}

@@ -47,6 +47,7 @@ type CostReport struct {
 	OffHours *CostOffHours `json:"offHours,omitempty"`
 	Groups   []CostGroup   `json:"groups" doc:"The dearest first; hours in order of time"`
 	More     int           `json:"more,omitempty" doc:"Groups left out"`
+	Budgets  []BudgetView  `json:"budgets" doc:"How the budgets are kept now, whatever the query's time; the fleet's first"`
 	Sentence string        `json:"sentence"`
 }
 

@@ -101,7 +101,7 @@ func (s *Service) Report(ctx context.Context, q fleet.CostQuery) (fleet.CostRepo
 		known.To = c
 	}
 	r := b.Report(q, known)
-	r.Began, r.ChargedTo = st.Began, st.charged()
+	r.Began, r.ChargedTo, r.Budgets = st.Began, st.charged(), s.Budgets()
 	if q.By == "task" {
 		if r.Groups, err = s.dearest(ctx, q); err != nil {
 			return fleet.CostReport{}, err
