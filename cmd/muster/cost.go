@@ -135,17 +135,7 @@ func printCost(s *shell, r fleet.CostReport) error {
 		return nil
 	}
 	s.printf("\n")
-	t := s.table(terminal.Column{Title: strings.ToUpper(r.By), Flex: true, Least: 12}, terminal.Column{Title: "CHARGED", Right: true},
-		terminal.Column{Title: "SHARED", Right: true}, terminal.Column{Title: "AGENT-HOURS", Right: true}, terminal.Column{Title: "A HOUR", Right: true},
-		terminal.Column{Title: "TASKS", Right: true}, terminal.Column{Title: "SUCCEEDED", Right: true})
-	for _, g := range r.Groups {
-		name := g.Name
-		if name == "" {
-			name = "(none)"
-		}
-		t.Row(terminal.Text(name, usd(g.MicroUSD), usd(g.SharedMicroUSD), strconv.FormatFloat(g.BusyHours, 'f', 2, 64), usdOrNone(g.AgentHourMicroUSD),
-			strconv.FormatInt(g.Settled, 10), strconv.FormatInt(g.Succeeded, 10))...)
-	}
+	t := costTable(s, r)
 	if err := s.printTable(t); err != nil {
 		return err
 	}
@@ -153,6 +143,61 @@ func printCost(s *shell, r fleet.CostReport) error {
 		s.note("there are %d more; see them with --limit", r.More)
 	}
 	return nil
+}
+
+// costTable is a split. What was measured and what agents reported have columns
+// where there is any.
+func costTable(s *shell, r fleet.CostReport) *terminal.Table {
+	used, model := false, false
+	for _, g := range r.Groups {
+		used, model = used || g.MeasuredMicroUSD > 0, model || g.Model != nil
+	}
+	right := func(title string) terminal.Column { return terminal.Column{Title: title, Right: true} }
+	columns := []terminal.Column{{Title: strings.ToUpper(r.By), Flex: true, Least: 12}, right("CHARGED")}
+	if used {
+		columns = append(columns, right("USED"))
+	}
+	columns = append(columns, right("SHARED"), right("AGENT-HOURS"), right("A HOUR"), right("TASKS"), right("SUCCEEDED"))
+	if model {
+		columns = append(columns, right("MODELS"), right("TOKENS IN"), right("TOKENS OUT"))
+	}
+	t := s.table(columns...)
+	for _, g := range r.Groups {
+		name := g.Name
+		if name == "" {
+			name = "(none)"
+		}
+		row := []string{name, usd(g.MicroUSD)}
+		if used {
+			row = append(row, usedText(g.UsedMicroUSD, g.MeasuredMicroUSD))
+		}
+		row = append(row, usd(g.SharedMicroUSD), strconv.FormatFloat(g.BusyHours, 'f', 2, 64), usdOrNone(g.AgentHourMicroUSD),
+			strconv.FormatInt(g.Settled, 10), strconv.FormatInt(g.Succeeded, 10))
+		if model {
+			row = append(row, modelCells(g.Model)...)
+		}
+		t.Row(terminal.Text(row...)...)
+	}
+	return t
+}
+
+// usedText is what was used of what was charged.
+func usedText(used, charged int64) string {
+	if charged <= 0 {
+		return ""
+	}
+	return usd(used) + ", " + shareText(float64(used)/float64(charged))
+}
+
+func modelCells(m *fleet.ModelUse) []string {
+	if m == nil {
+		return []string{"", "", ""}
+	}
+	cost := ""
+	if m.Priced > 0 {
+		cost = usd(m.MicroUSD)
+	}
+	return []string{cost, count(m.InputTokens + m.CacheReadTokens + m.CacheWriteTokens), count(m.OutputTokens)}
 }
 
 func costFields(r fleet.CostReport) [][2]string {
@@ -169,6 +214,9 @@ func costFields(r fleet.CostReport) [][2]string {
 		{"bill", usd(r.MicroUSD) + fmt.Sprintf(" for %.1f node-hours, at most %s at once", r.NodeHours, plural(r.PeakNodes, "node"))},
 		{"tasks", usd(r.TaskMicroUSD)},
 	}
+	if r.MeasuredMicroUSD > 0 {
+		out = append(out, [2]string{"of it used", usedText(r.UsedMicroUSD, r.MeasuredMicroUSD) + " of the " + usd(r.MeasuredMicroUSD) + " of tasks that ended, as measured"})
+	}
 	for _, i := range r.Idle {
 		if i.MicroUSD != 0 {
 			out = append(out, [2]string{"idle: " + strings.ReplaceAll(i.Cause, "_", " "), usd(i.MicroUSD) + ", " + shareText(i.Share)})
@@ -179,6 +227,9 @@ func costFields(r fleet.CostReport) [][2]string {
 	}
 	if r.SuccessMicroUSD != nil {
 		out = append(out, [2]string{"succeeded task", fmt.Sprintf("%s, of %d", usd(*r.SuccessMicroUSD), r.Succeeded)})
+	}
+	if m := modelText(&r.Model); m != "" {
+		out = append(out, [2]string{"models, beside it", m})
 	}
 	for _, x := range r.Fixed {
 		name, note := "fixed, same peak", ""
@@ -200,6 +251,35 @@ func costFields(r fleet.CostReport) [][2]string {
 		out = append(out, [2]string{"off-hours", fmt.Sprintf("%s (%s, %.0f hours): %s, where a fixed fleet costs %s: saved %s", when, o.Timezone, o.Hours, usd(o.MicroUSD), usd(o.FixedMicroUSD), usd(o.SavingMicroUSD))})
 	}
 	return out
+}
+
+// modelText is what agents report of the models they used.
+func modelText(m *fleet.ModelUse) string {
+	if m == nil || m.Reports == 0 {
+		return ""
+	}
+	text := "no cost reported"
+	if m.Priced > 0 {
+		text = usd(m.MicroUSD) + " by the agent's reckoning"
+	}
+	text += fmt.Sprintf("; tokens: %s in, %s out", count(m.InputTokens), count(m.OutputTokens))
+	if n := m.CacheReadTokens + m.CacheWriteTokens; n > 0 {
+		text += fmt.Sprintf(", %s from the cache, %s into it", count(m.CacheReadTokens), count(m.CacheWriteTokens))
+	}
+	return text
+}
+
+// count is a large number for people: 12345 is 12.3k.
+func count(n int64) string {
+	for _, u := range []struct {
+		of   float64
+		name string
+	}{{1e9, "G"}, {1e6, "M"}, {1e3, "k"}} {
+		if v := float64(n) / u.of; v >= 1 {
+			return strconv.FormatFloat(v, 'f', 1, 64) + u.name
+		}
+	}
+	return strconv.FormatInt(n, 10)
 }
 
 // budgetFields say how budgets are kept.
@@ -225,13 +305,27 @@ func costCSV(s *shell, r fleet.CostReport) error {
 		rows = append(rows, []string{i.Cause, exact(i.MicroUSD), strconv.FormatFloat(i.Share, 'f', 6, 64)})
 	}
 	if r.By != "" {
-		rows = [][]string{{r.By, "chargedUSD", "sharedUSD", "agentHours", "agentHourUSD", "tasks", "succeeded"}}
+		rows = [][]string{{r.By, "chargedUSD", "sharedUSD", "agentHours", "agentHourUSD", "tasks", "succeeded",
+			"usedUSD", "measuredUSD", "modelUSD", "inputTokens", "cacheReadTokens", "cacheWriteTokens", "outputTokens"}}
 		for _, g := range r.Groups {
-			rows = append(rows, []string{plainCell(g.Name), exact(g.MicroUSD), exact(g.SharedMicroUSD), strconv.FormatFloat(g.BusyHours, 'f', 6, 64), none(g.AgentHourMicroUSD),
-				strconv.FormatInt(g.Settled, 10), strconv.FormatInt(g.Succeeded, 10)})
+			rows = append(rows, append([]string{plainCell(g.Name), exact(g.MicroUSD), exact(g.SharedMicroUSD), strconv.FormatFloat(g.BusyHours, 'f', 6, 64), none(g.AgentHourMicroUSD),
+				strconv.FormatInt(g.Settled, 10), strconv.FormatInt(g.Succeeded, 10), exact(g.UsedMicroUSD), exact(g.MeasuredMicroUSD)}, modelColumns(g.Model)...))
 		}
 	}
 	return w.WriteAll(rows)
+}
+
+// modelColumns are empty where nothing was reported.
+func modelColumns(m *fleet.ModelUse) []string {
+	if m == nil {
+		return make([]string, 5)
+	}
+	cost := ""
+	if m.Priced > 0 {
+		cost = strconv.FormatFloat(float64(m.MicroUSD)/1e6, 'f', 6, 64)
+	}
+	n := func(v int64) string { return strconv.FormatInt(v, 10) }
+	return []string{cost, n(m.InputTokens), n(m.CacheReadTokens), n(m.CacheWriteTokens), n(m.OutputTokens)}
 }
 
 // plainCell keeps a spreadsheet from taking what others wrote for a formula.

@@ -119,7 +119,9 @@ func (s *Service) dearest(ctx context.Context, q fleet.CostQuery) ([]fleet.CostG
 		limit = 1000
 	}
 	tasks, err := s.o.Store.DearestTasks(ctx, q.Since, q.Until, limit)
-	return cost.TaskGroups(tasks), err
+	groups := cost.TaskGroups(tasks)
+	s.describe(ctx, groups)
+	return groups, err
 }
 
 // sum adds up the books of [from, until): whole days, and the hours beside

@@ -41,7 +41,10 @@ type mind struct {
 	over  map[fleet.SandboxID]bool        // sandboxes whose task was counted
 	touch map[bookAt]bool                 // changed since the last posting
 	moved map[fleet.TaskID]bool           // likewise
-	past  map[bookAt]spent                // what is in books that are not in books
+	// waiting says that a task ended of which not all is charged; it is looked for
+	// also when the last node is gone.
+	waiting bool
+	past    map[bookAt]spent // what is in books that are not in books
 }
 
 type bookAt struct {
@@ -57,7 +60,7 @@ func (s *Service) load(ctx context.Context) error {
 	}
 	m := &mind{
 		seq: seq, books: map[bookAt]*cost.Book{}, tasks: map[fleet.TaskID]fleet.TaskCost{}, dims: map[fleet.TaskID]cost.Key{},
-		over: map[fleet.SandboxID]bool{}, touch: map[bookAt]bool{}, moved: map[fleet.TaskID]bool{}, past: map[bookAt]spent{},
+		over: map[fleet.SandboxID]bool{}, touch: map[bookAt]bool{}, moved: map[fleet.TaskID]bool{}, past: map[bookAt]spent{}, waiting: true,
 	}
 	if seq > 0 {
 		if err := json.Unmarshal(b, &m.state); err != nil {
