@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/csv"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -19,6 +20,7 @@ func newCostCommand(s *shell) *cobra.Command {
 	var (
 		q            client.CostQuery
 		since, until string
+		waitingHour  float64
 		out          *outputFlag
 	)
 	c := &cobra.Command{
@@ -33,6 +35,10 @@ that has always as many nodes as there were at once at most, at the mean price
 of the nodes that there were; --fixed compares with another. With --by the bill
 is split: CHARGED is what sandboxes took of their nodes, SHARED the part of what
 nobody used, in proportion.
+
+--waiting-hour adds what it cost that tasks waited, from when they were due to
+their first instruction, and what it would have cost had KEDA sized the fleet,
+or had it a fixed size: the same tasks, simulated.
 
 -o focus writes CSV in the columns of FOCUS ` + "1.2" + ` (https://focus.finops.org), an
 hour a row, at most 31 days.`,
@@ -61,7 +67,10 @@ hour a row, at most 31 days.`,
 			if _, err := v1alpha1.ParseZone(q.Timezone); err != nil {
 				return wrongFlag("--timezone", err)
 			}
-			return showCost(cmd.Context(), s, q, out)
+			if !(waitingHour >= 0 && waitingHour <= 1e6) {
+				return usageError("--waiting-hour %g is out of range; want US dollars from 0 to 1000000", waitingHour)
+			}
+			return showCost(cmd.Context(), s, q, waitingHour, out)
 		},
 	}
 	f := c.Flags()
@@ -72,13 +81,14 @@ hour a row, at most 31 days.`,
 	f.StringVar(&q.OffHours, "off-hours", "", "tell the saving in these `hours` of the day, as 20:00-07:00")
 	f.BoolVar(&q.Weekends, "weekends", false, "Saturdays and Sundays are off-hours, too")
 	f.StringVar(&q.Timezone, "timezone", "", "`zone` of the off-hours, as Europe/Warsaw (default UTC)")
+	f.Float64Var(&waitingHour, "waiting-hour", 0, "what an hour of waiting costs in `USD`: tells what waiting cost, and would have cost elsewhere")
 	f.IntVar(&q.Limit, "limit", 0, "most `rows` of a split, the dearest (default 1000)")
 	out = addOutput(c, formatTable, formatCSV, formatJSON, formatYAML, formatFocus)
 	_ = c.RegisterFlagCompletionFunc("by", cobra.FixedCompletions([]string{"tenant", "team", "project", "template", "task", "node", "hour", "label:"}, cobra.ShellCompDirectiveNoFileComp))
 	return c
 }
 
-func showCost(ctx context.Context, s *shell, q client.CostQuery, out *outputFlag) error {
+func showCost(ctx context.Context, s *shell, q client.CostQuery, waitingHour float64, out *outputFlag) error {
 	c, err := s.connect()
 	if err != nil {
 		return err
@@ -91,13 +101,19 @@ func showCost(ctx context.Context, s *shell, q client.CostQuery, out *outputFlag
 	if err != nil {
 		return err
 	}
-	if done, err := out.structured(s, r); done {
+	var w *waitingCost
+	if waitingHour > 0 && out.value != formatCSV {
+		if w, err = costOfWaiting(ctx, c, &r, waitingHour, q.Fixed); err != nil {
+			return err
+		}
+	}
+	if done, err := out.structured(s, costWithWaiting{r, w}); done {
 		return err
 	}
 	if out.value == formatCSV {
 		return costCSV(s, r)
 	}
-	return printCost(s, r)
+	return printCost(s, r, w)
 }
 
 // usd is an amount of money for people: cents, and more digits for little.
@@ -123,14 +139,14 @@ func usdOrNone(micro *int64) string {
 
 func shareText(share float64) string { return strconv.FormatFloat(100*share, 'f', 1, 64) + " %" }
 
-func printCost(s *shell, r fleet.CostReport) error {
+func printCost(s *shell, r fleet.CostReport, w *waitingCost) error {
 	if r.Began.IsZero() {
 		s.note("nothing has been charged yet")
 		s.fields(budgetFields(r.Budgets)...)
 		return nil
 	}
 	s.printf("%s\n\n", terminal.EscapeLines(r.Sentence))
-	s.fields(append(costFields(r), budgetFields(r.Budgets)...)...)
+	s.fields(slices.Concat(costFields(r), waitingFields(w), budgetFields(r.Budgets))...)
 	if len(r.Groups) == 0 {
 		return nil
 	}
