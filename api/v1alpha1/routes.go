@@ -39,6 +39,8 @@ const (
 	RouteForecast     = "/v1/forecast"                    // GET
 	RouteCost         = "/v1/cost"                        // GET
 	RouteWhatIf       = "/v1/whatif"                      // POST
+	RouteAdvice       = "/v1/advice"                      // GET
+	RouteFleetPatch   = "/v1/fleet/patch"                 // POST
 	RouteCostFocus    = "/v1/cost/focus"                  // GET: CSV
 	RouteSchedules    = "/v1/schedules"                   // GET
 	RouteSchedule     = "/v1/schedules/{name}"            // GET, PUT, DELETE
