@@ -39,6 +39,7 @@ const (
 	RouteForecast     = "/v1/forecast"                    // GET
 	RouteCost         = "/v1/cost"                        // GET
 	RouteWhatIf       = "/v1/whatif"                      // POST
+	RouteEvidence     = "/v1/evidence"                    // GET
 	RouteAdvice       = "/v1/advice"                      // GET
 	RouteFleetPatch   = "/v1/fleet/patch"                 // POST
 	RouteCostFocus    = "/v1/cost/focus"                  // GET: CSV
