@@ -26,6 +26,9 @@ func (g *gathering) sandboxes(ctx context.Context) error {
 			continue
 		}
 		g.node(nodes, b)
+		if b.ReadyAt.IsZero() && b.ClaimedAt.IsZero() {
+			continue // no agent could be in it yet
+		}
 		p := profileOf(profiles, b)
 		if p.Sandboxes++; b.Task != "" && !b.ClaimedAt.IsZero() {
 			p.Agents++

@@ -116,6 +116,7 @@ func week() *records {
 			Usage: fleet.Usage{CPU: 30 * time.Minute, MemoryPeakBytes: 1 << 29},
 		})
 	}
+	r.boxes = append(r.boxes, fleet.Sandbox{Spec: fleet.SandboxSpec{ID: fleet.NewSandboxID(monday), Node: "n1"}, State: fleet.SandboxStarting, CreatedAt: monday.Add(6 * day)})
 	r.events = []fleet.Event{
 		{Seq: 1, At: monday.Add(day), Kind: "scale_out", Layer: "sandboxes", Pool: "default", Reason: "2 wait: " + hostile},
 		{Seq: 2, At: monday.Add(2 * day), Kind: "dedication_breach", Layer: "nodes", Node: "n1", Reason: "pod shop/web runs on node n1, which is for agents alone"},
