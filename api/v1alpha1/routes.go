@@ -38,6 +38,10 @@ const (
 	RouteShadow       = "/v1/shadow"                      // GET
 	RouteForecast     = "/v1/forecast"                    // GET
 	RouteCost         = "/v1/cost"                        // GET
+	RouteWhatIf       = "/v1/whatif"                      // POST
+	RouteEvidence     = "/v1/evidence"                    // GET
+	RouteAdvice       = "/v1/advice"                      // GET
+	RouteFleetPatch   = "/v1/fleet/patch"                 // POST
 	RouteCostFocus    = "/v1/cost/focus"                  // GET: CSV
 	RouteSchedules    = "/v1/schedules"                   // GET
 	RouteSchedule     = "/v1/schedules/{name}"            // GET, PUT, DELETE

@@ -37,6 +37,8 @@ func (s *Server) fleetRoutes(api huma.API) {
 	s.forecastRoute(api)
 	s.shadowRoute(api)
 	s.costRoutes(api)
+	s.adviceRoutes(api)
+	s.evidenceRoute(api)
 	handle(s, api, operation(http.MethodGet, v1alpha1.RouteVersion, "getVersion", "The server's version"), s.version)
 }
 
