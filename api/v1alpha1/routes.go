@@ -38,6 +38,7 @@ const (
 	RouteShadow       = "/v1/shadow"                      // GET
 	RouteForecast     = "/v1/forecast"                    // GET
 	RouteCost         = "/v1/cost"                        // GET
+	RouteCostSeries   = "/v1/cost/series"                 // GET
 	RouteCostFocus    = "/v1/cost/focus"                  // GET: CSV
 	RouteSchedules    = "/v1/schedules"                   // GET
 	RouteSchedule     = "/v1/schedules/{name}"            // GET, PUT, DELETE

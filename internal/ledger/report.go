@@ -102,6 +102,9 @@ func (s *Service) Report(ctx context.Context, q fleet.CostQuery) (fleet.CostRepo
 	}
 	r := b.Report(q, known)
 	r.Began, r.ChargedTo = st.Began, st.charged()
+	if r.Today, err = s.today(ctx); err != nil {
+		return fleet.CostReport{}, err
+	}
 	if q.By == "task" {
 		if r.Groups, err = s.dearest(ctx, q); err != nil {
 			return fleet.CostReport{}, err

@@ -46,6 +46,8 @@ type Engine interface {
 type Ledger interface {
 	// Report takes up to 200 ms.
 	Report(ctx context.Context, q fleet.CostQuery) (fleet.CostReport, error)
+	// Series takes up to 200 ms.
+	Series(ctx context.Context, since, until time.Time) (fleet.CostSeries, error)
 	// Focus writes a table in the columns of FOCUS.
 	Focus(ctx context.Context, q fleet.CostQuery, to io.Writer) error
 	// TaskCost is ErrNotFound where nothing was charged to the task.
