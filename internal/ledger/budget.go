@@ -37,15 +37,17 @@ func (s *Service) outlook(now time.Time) (spent, end int64) {
 		return int64(b.Total())
 	}
 	spent = total(s.m.books[bookAt{fleet.BookDay, midnight.Unix()}])
-	return spent, foresee(now, spent, total(s.m.books[bookAt{fleet.BookHour, this.Add(-time.Hour).Unix()}]))
+	return spent, foresee(now, s.m.state.Began, spent, total(s.m.books[bookAt{fleet.BookHour, this.Add(-time.Hour).Unix()}]))
 }
 
 // foresee is what a day will have cost at midnight UTC, from what was spent of
-// it and in the last full hour.
-func foresee(now time.Time, spent, lastHour int64) int64 {
+// it and in the last full hour. A ledger that began within that hour has only
+// the time since then to go by.
+func foresee(now, began time.Time, spent, lastHour int64) int64 {
 	midnight := now.UTC().Truncate(24 * time.Hour)
 	rate := float64(lastHour)
-	if elapsed := now.Sub(midnight).Hours(); rate == 0 && elapsed > 0 {
+	young := began.After(now.UTC().Truncate(time.Hour).Add(-time.Hour))
+	if elapsed := now.Sub(later(midnight, began)).Hours(); (rate == 0 || young) && elapsed > 0 {
 		rate = float64(spent) / elapsed
 	}
 	return spent + int64(rate*midnight.Add(24*time.Hour).Sub(now).Hours())

@@ -102,7 +102,7 @@ func (s *Service) Report(ctx context.Context, q fleet.CostQuery) (fleet.CostRepo
 	}
 	r := b.Report(q, known)
 	r.Began, r.ChargedTo = st.Began, st.charged()
-	if r.Today, err = s.today(ctx); err != nil {
+	if r.Today, err = s.today(ctx, st.Began); err != nil {
 		return fleet.CostReport{}, err
 	}
 	if q.By == "task" {

@@ -50,7 +50,7 @@ func (s *Service) Series(ctx context.Context, since, until time.Time) (fleet.Cos
 
 // today is the present day; nil before anything was charged. It is read from
 // the store, so that a control plane that does not charge knows it, too.
-func (s *Service) today(ctx context.Context) (*fleet.CostToday, error) {
+func (s *Service) today(ctx context.Context, began time.Time) (*fleet.CostToday, error) {
 	now := s.now()
 	midnight, hour := now.Truncate(24*time.Hour), now.Truncate(time.Hour)
 	total := func(span fleet.BookSpan, from time.Time) (int64, bool, error) {
@@ -76,5 +76,5 @@ func (s *Service) today(ctx context.Context) (*fleet.CostToday, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return &fleet.CostToday{SpentMicroUSD: spent, ForeseenMicroUSD: foresee(now, spent, last), BudgetMicroUSD: s.budget.PerDay}, nil
+	return &fleet.CostToday{SpentMicroUSD: spent, ForeseenMicroUSD: foresee(now, began, spent, last), BudgetMicroUSD: s.budget.PerDay}, nil
 }

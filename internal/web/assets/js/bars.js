@@ -60,6 +60,9 @@ export function bars({ width, height, from, to, step, points, label, text = Stri
       return h("g", { class: chosen >= 0 && chosen !== i ? "off" : "" }, rects);
     }),
     limit ? h("line", { class: "limit", x1: left, x2: width - right, y1: y(limit), y2: y(limit) }) : null,
-    times(from, to, Math.max(2, Math.floor((width - left) / 70))).map((t) => h("text", { class: "tick", x: x(t), y: height - 4, "text-anchor": "middle" }, timeText(t, to - from))),
+    times(from, to, Math.max(2, Math.floor((width - left) / 70)))
+      .map((t) => [t, timeText(t, to - from)])
+      .filter(([, says], i, all) => i === 0 || all[i - 1][1] !== says) // a day is named once
+      .map(([t, says]) => h("text", { class: "tick", x: x(t), y: height - 4, "text-anchor": "middle" }, says)),
   );
 }

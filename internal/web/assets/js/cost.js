@@ -89,7 +89,7 @@ function saving(r) {
   const f = r.fixed.find((x) => x.kind === "same_peak");
   if (!f) return figure("Saved beside a fixed fleet", "–", "", null, h("span", {}, "there was no node"));
   const asked = r.fixed.find((x) => x.kind === "asked");
-  return figure("Saved beside a fixed fleet", money(f.savingMicroUSD), f.microUSD ? share(f.savingShare) : "", null, [
+  return figure("Saved beside a fixed fleet", Math.abs(f.savingShare) < 0.0005 ? "$0" : money(f.savingMicroUSD), f.microUSD ? share(f.savingShare) : "", null, [
     h("span", {}, [plural(f.nodes, "node"), " all the time: ", h("b", {}, money(f.microUSD))]),
     asked ? h("span", {}, [`${count(asked.nodes)}: `, h("b", {}, money(asked.microUSD)), asked.short ? ", too few at the peak" : `, saved ${money(asked.savingMicroUSD)}`]) : null,
   ]);
@@ -116,8 +116,9 @@ function today(r) {
 function over(s, r, redraw) {
   const series = s.series;
   const step = series.stepSeconds * 1000;
-  const from = Date.parse(series.since);
   const to = Date.parse(series.until);
+  // Of a young ledger, not all of the time before it is drawn.
+  const from = Math.max(Date.parse(series.since), Math.min(Math.floor(Date.parse(r.began) / step) * step, to - 24 * step));
   const points = series.points.map((p) => ({ t: Date.parse(p.at), p, parts: [{ tone: "running", v: p.taskMicroUSD / 1e6 }, ...causes.map(([k, tone]) => ({ tone, v: (p.idle[k] || 0) / 1e6 }))] }));
   const p = points[s.at]?.p;
   const f = r.fixed.find((x) => x.kind === "same_peak");
