@@ -37,6 +37,7 @@ const (
 	RoutePolicy       = "/v1/policies/{digest}"           // GET
 	RouteShadow       = "/v1/shadow"                      // GET
 	RouteForecast     = "/v1/forecast"                    // GET
+	RouteLeadTimes    = "/v1/lead-times"                  // GET
 	RouteCost         = "/v1/cost"                        // GET
 	RouteCostSeries   = "/v1/cost/series"                 // GET
 	RouteCostFocus    = "/v1/cost/focus"                  // GET: CSV

@@ -37,6 +37,7 @@ func (s *Server) fleetRoutes(api huma.API) {
 	s.forecastRoute(api)
 	s.shadowRoute(api)
 	s.costRoutes(api)
+	s.leadTimesRoute(api)
 	handle(s, api, operation(http.MethodGet, v1alpha1.RouteVersion, "getVersion", "The server's version"), s.version)
 }
 

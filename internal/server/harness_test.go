@@ -105,6 +105,14 @@ func (e *engine) Forecast(_ context.Context, q fleet.ForecastQuery) (fleet.Forec
 	return f, e.err
 }
 
+func (e *engine) LeadTimes(context.Context) (fleet.LeadTimes, error) {
+	at := time.Date(2026, 3, 2, 8, 0, 0, 0, time.UTC)
+	return fleet.LeadTimes{
+		At: at, Since: at.Add(-time.Hour), Stages: []fleet.StageLead{{Stage: fleet.StageStart, Samples: 3, P50: time.Second, Max: 2 * time.Second}},
+		Reactions: []fleet.Reaction{{Pool: "web", Due: at.Add(-5 * time.Second), Seen: at.Add(-4 * time.Second), Applied: at.Add(-4 * time.Second)}},
+	}, e.err
+}
+
 // rig is a server on a loopback port with everything behind it.
 type rig struct {
 	t       testing.TB

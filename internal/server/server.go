@@ -36,6 +36,8 @@ type Engine interface {
 	// Forecast is what the fleet or one template expects of its load; up to a
 	// second of work with a back-test.
 	Forecast(ctx context.Context, q fleet.ForecastQuery) (fleet.Forecast, error)
+	// LeadTimes is how long each stage of a reaction took lately; cheap.
+	LeadTimes(ctx context.Context) (fleet.LeadTimes, error)
 	// Shadow compares a fleet that others work for with what Muster would have
 	// had; ErrNotFound where Muster runs the tasks.
 	Shadow(ctx context.Context, since time.Time) (fleet.Shadow, error)
