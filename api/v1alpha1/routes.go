@@ -65,11 +65,6 @@ type ArtifactList struct {
 	Note      string           `json:"note,omitempty" doc:"Why some are missing"`
 }
 
-// SandboxList is the answer of GET /v1/sandboxes.
-type SandboxList struct {
-	Sandboxes []SandboxView `json:"sandboxes"`
-}
-
 // EventList is the answer of GET /v1/events, oldest first.
 type EventList struct {
 	Events []fleet.Event `json:"events"`

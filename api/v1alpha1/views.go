@@ -166,6 +166,9 @@ type SandboxView struct {
 	ClaimedAt time.Time          `json:"claimedAt,omitzero"`
 	GoneAt    time.Time          `json:"goneAt,omitzero"`
 	Usage     UsageView          `json:"usage"`
+	// Work is there while the sandbox has a task, Trail where it was asked for.
+	Work  *SandboxWork  `json:"work,omitempty" doc:"The task it has"`
+	Trail *SandboxTrail `json:"trail,omitempty" doc:"What it used of late; only with ?trail=true or in a stream"`
 }
 
 // NewSandboxView shows a sandbox.

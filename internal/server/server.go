@@ -108,6 +108,7 @@ type Server struct {
 	token   [sha256.Size]byte
 	handler http.Handler
 	hub     *hub
+	roster  *roster
 	undo    func()        // of the metrics
 	slots   chan struct{} // of streams
 	beat    time.Duration // heartbeat, but for tests
@@ -140,6 +141,7 @@ func New(c Config) (*Server, error) {
 	}
 	s := &Server{Config: c, token: digestOf(c.Token), slots: make(chan struct{}, maxStreams), beat: heartbeat}
 	s.base, s.stop = context.WithCancel(context.Background())
+	s.roster = newRoster(s)
 	mux, _, err := s.routes()
 	if err == nil {
 		s.undo, err = registerFleet(c)
@@ -208,6 +210,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 		err = errors.Join(err, ctx.Err())
 	}
+	s.roster.stop()
 	s.undo()
 	return err
 }
