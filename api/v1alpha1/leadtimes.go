@@ -41,7 +41,7 @@ type ReactionView struct {
 
 // ReactionPart is one stage of a reaction.
 type ReactionPart struct {
-	Stage   fleet.Stage `json:"stage" enum:"detect,decide,node,image,turn,start,prepare,sandbox,claim" doc:"node: until the sandbox could be asked for; sandbox: where the parts of its start are not known; claim: from ready to the first instruction"`
+	Stage   fleet.Stage `json:"stage" enum:"detect,decide,room,image,turn,start,prepare,sandbox,claim" doc:"room: until the sandbox could be asked for, which waits for a node or for a bound; sandbox: where the parts of its start are not known; claim: from ready to the first instruction"`
 	Seconds float64     `json:"seconds"`
 }
 
@@ -85,7 +85,7 @@ func newReactionView(r *fleet.Reaction, now time.Time) ReactionView {
 	if asked.Before(r.Applied) {
 		asked = r.Applied
 	}
-	add(fleet.StageNode, asked.Sub(r.Applied))
+	add(fleet.StageRoom, asked.Sub(r.Applied))
 	if r.Ready.IsZero() {
 		return v
 	}

@@ -28,9 +28,10 @@ type stageKey struct {
 // stages are the newest durations of each stage, and the reactions of which
 // they are parts. The engine's lock guards them.
 type stages struct {
-	of   map[stageKey][]forecast.LeadSample
-	open map[fleet.PoolKey]*fleet.Reaction
-	past []fleet.Reaction // oldest first
+	of    map[stageKey][]forecast.LeadSample
+	short map[fleet.PoolKey]bool // of the last decision: more tasks than sandboxes
+	open  map[fleet.PoolKey]*fleet.Reaction
+	past  []fleet.Reaction // oldest first
 }
 
 // note keeps a duration; a negative one, of a clock that was set back, is left
@@ -52,21 +53,23 @@ func (s *stages) note(stage fleet.Stage, pool fleet.PoolKey, at time.Time, took 
 }
 
 // saw takes note of pools in which tasks have begun to wait for a sandbox that
-// is not there, and forgets where nobody waits any more and nothing came of it.
+// is not there, once for all that wait before there are enough again, and
+// forgets where nobody waits any more and nothing came of it.
 func (s *stages) saw(snap *snapshot, applied time.Time) {
 	if snap.err != "" {
 		return // what could not be read says nothing
+	}
+	if s.short == nil {
+		s.short, s.open = map[fleet.PoolKey]bool{}, map[fleet.PoolKey]*fleet.Reaction{}
 	}
 	for i := range snap.o.Pools {
 		p := &snap.o.Pools[i]
 		d := demandIn(&snap.stats, p.Key)
 		r := s.open[p.Key]
-		short := d.Backlog-d.Held > p.Ready
+		short, was := d.Backlog-d.Held > p.Ready, s.short[p.Key]
+		s.short[p.Key] = short
 		switch {
-		case r == nil && short && !d.Oldest.IsZero():
-			if s.open == nil {
-				s.open = map[fleet.PoolKey]*fleet.Reaction{}
-			}
+		case r == nil && short && !was && !d.Oldest.IsZero(): // those that go on waiting are of the same
 			s.open[p.Key] = &fleet.Reaction{Pool: p.Key, Due: d.Oldest, Seen: snap.at, Applied: applied}
 			s.note(fleet.StageDetect, p.Key, applied, snap.at.Sub(d.Oldest))
 			s.note(fleet.StageDecide, p.Key, applied, applied.Sub(snap.at))

@@ -76,6 +76,28 @@ func TestLeadTimes(t *testing.T) {
 	})
 }
 
+// TestOneBurstIsOneReaction, also where it is larger than what may be started.
+func TestOneBurstIsOneReaction(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, fake.Options{Lead: lead(2 * time.Second), Script: busy(5 * time.Second)})
+		w.spec.Policy.Max = 3
+		w.up()
+		sleep(30 * time.Second)
+		w.submit(20)
+		sleep(3 * time.Minute)
+		l, by := w.leadTimes()
+		if len(l.Reactions) != 1 || by[fleet.StageDetect].Max > time.Second {
+			t.Errorf("detect %+v of %+v", by[fleet.StageDetect], l.Reactions)
+		}
+		w.submit(20)
+		sleep(3 * time.Minute)
+		if l, _ := w.leadTimes(); len(l.Reactions) != 2 || !l.Reactions[0].Due.After(l.Reactions[1].Due) {
+			t.Errorf("after the second: %+v", l.Reactions)
+		}
+		w.end()
+	})
+}
+
 // TestReactionGivenUp: tasks that are cancelled while they wait leave no
 // reaction behind.
 func TestReactionGivenUp(t *testing.T) {

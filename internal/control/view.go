@@ -32,8 +32,9 @@ func (e *Engine) View(context.Context) (fleet.View, error) {
 		v.Pools = append(v.Pools, poolView(now, &s.p.Pools[i], &s.o.Pools[i], demandIn(&s.stats, s.p.Pools[i].Pool)))
 	}
 	v.Queues = queueViews(now, s)
+	packed := e.registry.Packing()
 	for _, n := range s.nodes {
-		nv := fleet.NodeView{Node: n}
+		nv := fleet.NodeView{Node: n, Packed: packed[n.ID]}
 		for i := range s.o.Nodes {
 			if o := &s.o.Nodes[i]; o.ID == n.ID {
 				nv.Used, nv.UsedMilliCPU, nv.UsedMemory = o.Used, o.UsedSize.MilliCPU, o.UsedSize.MemoryBytes

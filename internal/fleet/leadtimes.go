@@ -11,6 +11,7 @@ const (
 	StageDetect  Stage = "detect"  // a task is due and finds no sandbox, until the decision that sees it
 	StageDecide  Stage = "decide"  // until that decision is journaled and applied
 	StageNode    Stage = "node"    // a node is asked for, until it is ready
+	StageRoom    Stage = "room"    // of one reaction: until there is room for the sandbox, on a node that boots or below a bound
 	StageImage   Stage = "image"   // a sandbox is asked for, until its image is there
 	StageTurn    Stage = "turn"    // until it is its turn among the starts of its machine
 	StageStart   Stage = "start"   // until its runner is there

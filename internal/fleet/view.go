@@ -45,9 +45,18 @@ type PoolView struct {
 // NodeView is one node as people see it.
 type NodeView struct {
 	Node
-	Used         int   `json:"used"`
-	UsedMilliCPU int64 `json:"usedMilliCPU"`
-	UsedMemory   int64 `json:"usedMemory"`
+	Used         int     `json:"used"`
+	UsedMilliCPU int64   `json:"usedMilliCPU"`
+	UsedMemory   int64   `json:"usedMemory"`
+	Packed       Packing `json:"packed"`
+}
+
+// Packing counts the sandboxes on a node.
+type Packing struct {
+	Running  int `json:"running"`
+	Ready    int `json:"ready"`
+	Starting int `json:"starting"`
+	Draining int `json:"draining"` // or on their way out
 }
 
 // View is the fleet as people see it.

@@ -14,7 +14,7 @@ func TestLeadTimes(t *testing.T) {
 	if got.WithinSeconds != 60 || len(got.Stages) != 1 || got.Stages[0].Stage != fleet.StageStart || got.Stages[0].MaxSeconds != 2 {
 		t.Errorf("%+v", got)
 	}
-	if x := got.Reactions; len(x) != 1 || x[0].Over || x[0].TotalSeconds != 5 || len(x[0].Parts) != 2 || x[0].Parts[1].Stage != fleet.StageNode {
+	if x := got.Reactions; len(x) != 1 || x[0].Over || x[0].TotalSeconds != 5 || len(x[0].Parts) != 2 || x[0].Parts[1].Stage != fleet.StageRoom {
 		t.Errorf("%+v", x)
 	}
 	r.engine.err = errors.New("not now")
