@@ -1,6 +1,7 @@
 package v1alpha1
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
 	"reflect"
@@ -58,7 +59,10 @@ func (d decoder) wrong(n *node, p *place, right, wrong string, args ...any) {
 	d.problems.add(&fleet.FieldError{Field: p.String(), Line: n.line, Wrong: fmt.Sprintf(wrong, args...), Right: right})
 }
 
-var quantityType = reflect.TypeFor[Quantity]()
+var (
+	quantityType = reflect.TypeFor[Quantity]()
+	rawType      = reflect.TypeFor[json.RawMessage]()
+)
 
 func (d decoder) decode(n *node, v reflect.Value, p *place, f field) {
 	if n.kind == kindNull {
@@ -70,6 +74,10 @@ func (d decoder) decode(n *node, v reflect.Value, p *place, f field) {
 			return
 		}
 		v.SetString(n.text)
+		return
+	}
+	if v.Type() == rawType {
+		v.SetBytes(n.raw(nil))
 		return
 	}
 	switch v.Kind() {

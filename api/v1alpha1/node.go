@@ -297,3 +297,36 @@ func (r *reader) fromObject(dec *json.Decoder, at place, depth int) (*node, erro
 	_, err := dec.Token()
 	return n, err
 }
+
+// raw appends a node that was read from JSON as JSON again: what is only passed
+// on.
+func (n *node) raw(b []byte) []byte {
+	switch n.kind {
+	case kindString:
+		text, _ := json.Marshal(n.text) // a string always can be
+		return append(b, text...)
+	case kindObject:
+		for i, key := range n.keys {
+			text, _ := json.Marshal(key)
+			b = append(append(append(b, "{,"[min(i, 1)]), text...), ':')
+			b = n.items[i].raw(b)
+		}
+		if len(n.keys) == 0 {
+			b = append(b, '{')
+		}
+		return append(b, '}')
+	case kindList:
+		b = append(b, '[')
+		for i, item := range n.items {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = item.raw(b)
+		}
+		return append(b, ']')
+	case kindNull:
+		return append(b, "null"...)
+	case kindNumber, kindBool:
+	}
+	return append(b, n.text...)
+}

@@ -40,6 +40,7 @@ const (
 	RouteLeadTimes    = "/v1/lead-times"                  // GET
 	RouteCost         = "/v1/cost"                        // GET
 	RouteCostSeries   = "/v1/cost/series"                 // GET
+	RouteWhatIf       = "/v1/whatif"                      // POST
 	RouteCostFocus    = "/v1/cost/focus"                  // GET: CSV
 	RouteSchedules    = "/v1/schedules"                   // GET
 	RouteSchedule     = "/v1/schedules/{name}"            // GET, PUT, DELETE

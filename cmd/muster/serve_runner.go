@@ -62,6 +62,7 @@ func (k *cluster) start(ctx context.Context, f operator.Fleet) (_ operator.Runne
 	back := &clusterReviser{client: k.dynamic, key: f.Key}
 	c := unitConfig{
 		written: revisionInCluster(f), reviser: back,
+		parse: func(spec []byte) (*v1alpha1.Fleet, error) { return parseInCluster(f.Key, spec) },
 		fleet: f.Spec, store: r.keep.store, embedded: r.keep.queue, archive: r.keep.archive, token: k.front.ground.token,
 		secrets: k.secrets(f),
 		hosts:   k.c.hosts, parallel: k.c.parallel, log: k.log.With("fleet", f.Key.String()),

@@ -35,6 +35,8 @@ type unitConfig struct {
 	sandboxes fleet.Sandboxes // nil where others run the workers
 	nodes     fleet.Nodes     // likewise
 	secrets   fleet.Secrets
+	// parse reads a specification as a start would; nil: as a file's.
+	parse func([]byte) (*v1alpha1.Fleet, error)
 	// policy completes what follows from where the nodes are; may be nil.
 	policy   func(*control.Spec)
 	name     string // by which an outside queue knows us; empty: of fleet and host
@@ -103,7 +105,7 @@ func openUnit(ctx context.Context, c unitConfig) (_ *unit, err error) {
 		Forward: c.forward, Reviser: c.reviser, Pages: pages,
 	}
 	if u.ledger != nil {
-		api.Ledger = u.ledger
+		api.Ledger, api.Adviser = u.ledger, openAdviser(u)
 	}
 	u.server, err = server.New(api)
 	if err != nil {

@@ -164,3 +164,11 @@ func (c *Client) Version(ctx context.Context) (v1alpha1.Version, error) {
 	err := c.call(ctx, http.MethodGet, v1alpha1.RouteVersion, nil, nil, &out)
 	return out, err
 }
+
+// WhatIf simulates other settings on the fleet's own history; up to a
+// minute of work.
+func (c *Client) WhatIf(ctx context.Context, r v1alpha1.WhatIfRequest) (fleet.WhatIf, error) {
+	var out fleet.WhatIf
+	err := c.call(ctx, http.MethodPost, v1alpha1.RouteWhatIf, nil, r, &out)
+	return out, err
+}

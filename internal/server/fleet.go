@@ -38,6 +38,7 @@ func (s *Server) fleetRoutes(api huma.API) {
 	s.shadowRoute(api)
 	s.costRoutes(api)
 	s.leadTimesRoute(api)
+	s.adviceRoutes(api)
 	handle(s, api, operation(http.MethodGet, v1alpha1.RouteVersion, "getVersion", "The server's version"), s.version)
 }
 

@@ -78,7 +78,8 @@ type Config struct {
 	Store   fleet.Store
 	Archive fleet.Archive
 	Engine  Engine
-	Ledger  Ledger // nil: nothing is charged
+	Ledger  Ledger  // nil: nothing is charged
+	Adviser Adviser // nil: others run the workers, and nothing is simulated
 	// Fleet is the fleet in force, with defaults; called for each submission.
 	Fleet func() *v1alpha1.Fleet
 	// Reviser puts earlier specifications in force; nil: none can be.

@@ -37,6 +37,7 @@ var layers = []layer{
 	{"internal/ledger", "L3", []string{"internal/fleet", "internal/cost"}},
 	{"internal/replay", "L3", []string{"internal/fleet", "internal/plan", "internal/control"}},
 	{"internal/sim", "L3", []string{"internal/fleet", "internal/plan", "internal/forecast", "internal/cost", "internal/dispatch"}},
+	{"internal/whatif", "L3", []string{"internal/fleet", "internal/plan", "internal/control", "internal/cost", "internal/sim", "api/v1alpha1"}},
 	{"internal/queue", "adapter", []string{"internal/fleet"}},
 	{"internal/store", "adapter", []string{"internal/fleet", "internal/pg"}},
 	{"internal/pg", "adapter", []string{"internal/fleet"}},
