@@ -96,7 +96,7 @@ func (e *engine) Forecast(_ context.Context, q fleet.ForecastQuery) (fleet.Forec
 		Template: q.Template, At: time.Now(), Timezone: q.Zone.String(), HorizonSeconds: q.Horizon.Seconds(), StepSeconds: 60,
 		Basis: fleet.ForecastBasis{Kind: "recent", KnownMinutes: 5, Sentence: "from 5 minutes of history"},
 		Steps: []fleet.ForecastStep{{From: time.Now()}},
-		Week:  fleet.ForecastWeek{Arrivals: []float64{1}, Demand: []float64{1}, WeeksSeen: []int{2}},
+		Week:  fleet.ForecastWeek{Arrivals: []float64{1}, Demand: []float64{1}, WeeksSeen: []int{2}, Waits: []float64{3}, WaitsSeen: []float64{7}},
 		Peaks: []fleet.ForecastPeak{{Days: "Mondays", Weekdays: []time.Weekday{time.Monday}, CostMicroUSD: &cost}},
 	}
 	if q.Backtest {

@@ -10,6 +10,7 @@ import * as tasks from "./tasks.js";
 import * as timeline from "./timeline.js";
 import * as cost from "./cost.js";
 import * as nodes from "./nodes.js";
+import * as patterns from "./patterns.js";
 import { icon } from "./parts.js";
 
 const root = document.getElementById("app");
@@ -21,6 +22,7 @@ const views = [
   { at: "timeline", name: "Timeline", icon: "timeline", view: timeline },
   { at: "nodes", name: "Nodes", icon: "nodes", view: nodes },
   { at: "cost", name: "Cost", icon: "cost", view: cost },
+  { at: "patterns", name: "Patterns", icon: "patterns", view: patterns },
 ];
 const details = { task: { view: agent, under: "tasks" }, sandbox: { view: agent, under: "agents" } };
 
@@ -172,7 +174,7 @@ async function boot() {
 let before = "";
 addEventListener("keydown", (e) => {
   if (e.ctrlKey || e.metaKey || e.altKey || /^(input|textarea|select)$/i.test(e.target.tagName)) return;
-  const to = { f: "fleet", a: "agents", t: "tasks", l: "timeline", c: "cost", n: "nodes" }[e.key];
+  const to = { f: "fleet", a: "agents", t: "tasks", l: "timeline", c: "cost", n: "nodes", p: "patterns" }[e.key];
   if (before === "g" && to && end) location.hash = `#/${to}`;
   else if (e.key === "/") {
     const search = document.querySelector("input[type=search]");
