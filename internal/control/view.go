@@ -143,6 +143,9 @@ func (e *Engine) ExplainEvent(ctx context.Context, seq int64) (fleet.Explanation
 			return x, fmt.Errorf("read decision %d: %w", ev.Decision, err)
 		}
 		x.Decision = &d
+		if x.Otherwise, err = e.otherwise(ctx, &d); err != nil {
+			return x, err
+		}
 	}
 	if ev.Sandbox != "" || ev.Task != "" {
 		x.Steps, err = e.c.Store.Events(ctx, fleet.EventFilter{Task: ev.Task, Sandbox: ev.Sandbox})

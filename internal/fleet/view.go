@@ -106,4 +106,19 @@ type Explanation struct {
 	Summary  string          `json:"summary"` // one sentence with the numbers
 	Steps    []Event         `json:"steps"`   // what happened, in order
 	Decision *DecisionRecord `json:"decision,omitempty"`
+	// Otherwise is what the decision would have been without the bounds on
+	// sandboxes, nodes and money; empty where none of them made a difference.
+	Otherwise []Otherwise `json:"otherwise,omitempty"`
+}
+
+// Otherwise is one pool, or the nodes, as a decision would have wanted it
+// without bounds.
+type Otherwise struct {
+	Pool           PoolKey `json:"pool,omitempty" doc:"Absent: the nodes"`
+	Bound          string  `json:"bound,omitempty" doc:"What bound the decision as it was"`
+	Desired        int     `json:"desired" doc:"As decided"`
+	Without        int     `json:"without" doc:"Without bounds"`
+	Started        int     `json:"started" doc:"Sandboxes that the decision starts"`
+	WithoutStarted int     `json:"withoutStarted" doc:"Sandboxes that it would have started without bounds"`
+	Reason         string  `json:"reason" doc:"Of the decision without bounds"`
 }

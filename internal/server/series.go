@@ -100,7 +100,7 @@ type observed struct {
 	Queues []struct {
 		Pools []struct{ Backlog, InFlight int } `json:"pools"`
 	} `json:"queues"`
-	Pools []struct{ Ready, Starting, Running, Releasing int } `json:"pools"`
+	Pools  []struct{ Ready, Starting, Running, Releasing int } `json:"pools"`
 	Floors []struct {
 		Template    string
 		From, Until time.Time
