@@ -76,16 +76,17 @@ func newReactionView(r *fleet.Reaction, now time.Time) ReactionView {
 		}
 	}
 	add(fleet.StageDetect, r.Seen.Sub(r.Due))
-	add(fleet.StageDecide, r.Applied.Sub(r.Seen))
-	asked := r.Asked
-	if asked.IsZero() {
+	asked, decided := r.Asked, r.Applied
+	switch {
+	case asked.IsZero():
 		asked = end
+	case asked.Before(r.Seen): // for the stock, and it comes to help
+		asked = decided
+	case asked.Before(decided): // while the decision was applied
+		decided = asked
 	}
-	// A sandbox that was asked for before, for the stock, may come to help.
-	if asked.Before(r.Applied) {
-		asked = r.Applied
-	}
-	add(fleet.StageRoom, asked.Sub(r.Applied))
+	add(fleet.StageDecide, decided.Sub(r.Seen))
+	add(fleet.StageRoom, asked.Sub(decided))
 	if r.Ready.IsZero() {
 		return v
 	}

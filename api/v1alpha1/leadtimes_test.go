@@ -21,6 +21,7 @@ func TestReactionAddsUp(t *testing.T) {
 	}{
 		"nothing came yet":        {func(*fleet.Reaction) {}, []fleet.Stage{"detect", "decide", "room"}},
 		"a sandbox, no node":      {func(r *fleet.Reaction) { r.Asked, r.Ready, r.Ran, r.Start = at(1.5), at(9), at(10), stages }, []fleet.Stage{"detect", "decide", "image", "turn", "start", "prepare", "claim"}},
+		"asked in the decision":   {func(r *fleet.Reaction) { r.Asked, r.Ready, r.Ran, r.Start = at(1.2), at(8.5), at(10), stages }, []fleet.Stage{"detect", "decide", "image", "turn", "start", "prepare", "claim"}},
 		"behind a node":           {func(r *fleet.Reaction) { r.Asked, r.Ready, r.Ran = at(41), at(45), at(46) }, []fleet.Stage{"detect", "decide", "room", "sandbox", "claim"}},
 		"ready, but not run yet":  {func(r *fleet.Reaction) { r.Asked, r.Ready, r.Start = at(2), at(10), stages }, []fleet.Stage{"detect", "decide", "room", "image", "turn", "start", "prepare", "claim"}},
 		"one of the stock helped": {func(r *fleet.Reaction) { r.Asked, r.Ready, r.Ran, r.Start = at(-3), at(4), at(5), stages }, []fleet.Stage{"detect", "decide", "sandbox", "claim"}},

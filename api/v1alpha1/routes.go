@@ -41,6 +41,8 @@ const (
 	RouteCost         = "/v1/cost"                        // GET
 	RouteCostSeries   = "/v1/cost/series"                 // GET
 	RouteWhatIf       = "/v1/whatif"                      // POST
+	RouteAdvice       = "/v1/advice"                      // GET
+	RouteFleetPatch   = "/v1/fleet/patch"                 // POST
 	RouteCostFocus    = "/v1/cost/focus"                  // GET: CSV
 	RouteSchedules    = "/v1/schedules"                   // GET
 	RouteSchedule     = "/v1/schedules/{name}"            // GET, PUT, DELETE

@@ -75,6 +75,3 @@ func apiAuthor(by string) string {
 	}
 	return by + " (API token)"
 }
-
-// rollbackNote is the note of a revision that is an earlier one again.
-func rollbackNote(to int64) string { return fmt.Sprintf("rollback to %d", to) }

@@ -30,7 +30,7 @@ func (c *clusterReviser) Rollback(ctx context.Context, o server.Order) (server.O
 		out.Warnings = append(out.Warnings, "the fleet's loop starts anew to take this over; running tasks go on")
 	}
 	more, err := operator.PutBack(ctx, c.client, operator.Change{
-		Key: c.key, Written: o.Revision.Spec, By: apiAuthor(o.By), Note: rollbackNote(o.Revision.Number), Dry: o.Dry, Force: o.Force,
+		Key: c.key, Written: o.Revision.Spec, By: apiAuthor(o.By), Note: o.Note, Dry: o.Dry, Force: o.Force,
 	})
 	out.Warnings = append(out.Warnings, more...)
 	return out, err

@@ -42,7 +42,8 @@ type localReviser struct {
 	mu     sync.Mutex
 }
 
-// Rollback implements server.Reviser.
+// Rollback implements server.Reviser: it writes an earlier fleet, or a changed
+// one.
 func (l *localReviser) Rollback(ctx context.Context, o server.Order) (server.Outcome, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -70,7 +71,7 @@ func (l *localReviser) Rollback(ctx context.Context, o server.Order) (server.Out
 		return out, fmt.Errorf("the file is written, and this process cannot take it over: %w", err)
 	}
 	out.Revision = l.unit.keepRevision(context.WithoutCancel(ctx), fleet.Revision{
-		Author: apiAuthor(o.By), Source: fleet.FromAPI, Note: rollbackNote(o.Revision.Number), Spec: o.Revision.Spec,
+		Author: apiAuthor(o.By), Source: fleet.FromAPI, Note: o.Note, Spec: o.Revision.Spec,
 	})
 	return out, nil
 }
@@ -99,6 +100,9 @@ func fileOf(r fleet.Revision) ([]byte, error) {
 	text, err := yaml.JSONToYAML(r.Spec)
 	if err != nil {
 		return nil, fmt.Errorf("write revision %d: %w: %w", r.Number, fleet.ErrCorrupt, err)
+	}
+	if r.Number == 0 {
+		return append([]byte("# Changed through the API; muster fleet history says by whom and how.\n# Comments and order of the file it came from are not kept.\n"), text...), nil
 	}
 	head := fmt.Sprintf("# Revision %d, of %s, put in force again by muster fleet rollback.\n# Comments and order of the file it came from are not kept.\n", r.Number, r.At.UTC().Format(time.RFC3339))
 	return append([]byte(head), text...), nil

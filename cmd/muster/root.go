@@ -45,7 +45,7 @@ task or command did; see their help.`,
 		newFleetCommand(s), newForecastCommand(s), newShadowCommand(s), newCostCommand(s), newEventsCommand(s), newExplainCommand(s), newSandboxesCommand(s), newReplayCommand(s))
 	group(root, "machine", "This machine:",
 		newUpCommand(), newServeCommand(), newConsumeCommand(), newWaitHereCommand(), newDownCommand(), newEvalCommand(s), newValidateCommand(s), newDoctorCommand(s), newTokenCommand(s), newVersionCommand(s))
-	group(root, "planning", "Planning:", newSimulateCommand(s), newTuneCommand(s), newTraceCommand(s), newImportCommand(s))
+	group(root, "planning", "Planning:", newAdviseCommand(s), newSimulateCommand(s), newTuneCommand(s), newTraceCommand(s), newImportCommand(s))
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &client.Error{Text: err.Error(), Hint: "see `" + cmd.CommandPath() + " --help`", Kind: client.ErrUsage, Cause: err}
 	})

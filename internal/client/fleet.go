@@ -172,3 +172,24 @@ func (c *Client) WhatIf(ctx context.Context, r v1alpha1.WhatIfRequest) (fleet.Wh
 	err := c.call(ctx, http.MethodPost, v1alpha1.RouteWhatIf, nil, r, &out)
 	return out, err
 }
+
+// Advice says what could be set better; up to a minute of work. since and
+// until are times (RFC 3339) or spans up to now; empty is the server's default.
+func (c *Client) Advice(ctx context.Context, since, until, zone string) (fleet.Advice, error) {
+	ask := url.Values{}
+	for name, v := range map[string]string{"since": since, "until": until, "timezone": zone} {
+		if v != "" {
+			ask.Set(name, v)
+		}
+	}
+	var out fleet.Advice
+	err := c.call(ctx, http.MethodGet, v1alpha1.RouteAdvice, ask, nil, &out)
+	return out, err
+}
+
+// PatchFleet changes the fleet's specification, or says what that would change.
+func (c *Client) PatchFleet(ctx context.Context, r v1alpha1.PatchRequest) (v1alpha1.PatchView, error) {
+	var out v1alpha1.PatchView
+	err := c.call(ctx, http.MethodPost, v1alpha1.RouteFleetPatch, nil, r, &out)
+	return out, err
+}

@@ -19,6 +19,8 @@ import (
 type Adviser interface {
 	// WhatIf takes up to a minute.
 	WhatIf(ctx context.Context, q fleet.WhatIfQuery) (fleet.WhatIf, error)
+	// Advice takes as long.
+	Advice(ctx context.Context, q fleet.AdviceQuery) (fleet.Advice, error)
 }
 
 func (s *Server) adviceRoutes(api huma.API) {
@@ -27,6 +29,36 @@ func (s *Server) adviceRoutes(api huma.API) {
 	op.Description = "The tasks of the fleet's own history go through the simulator, which drives the planner that sizes the fleet: as the fleet is, with a patch of its spec, and under rival policies. At most the newest 100,000 tasks of 366 days; one question at a time, 429 while another is answered. Nothing is changed."
 	handle(s, api, op, s.whatIf)
 	describeBody[v1alpha1.WhatIfRequest](api, v1alpha1.RouteWhatIf, http.MethodPost)
+	advice := operation(http.MethodGet, v1alpha1.RouteAdvice, "getAdvice", "What could be set better, from measured use and the simulator on the fleet's own history",
+		http.StatusNotFound, http.StatusUnprocessableEntity, http.StatusTooManyRequests)
+	advice.Description = "Each item has what it saves, what becomes of the waits, and the patch that POST /v1/fleet/patch takes. What was looked at and is not advised is in withheld, with the reason. One question at a time, 429 while another is answered."
+	handle(s, api, advice, s.advice)
+}
+
+func (s *Server) advice(ctx context.Context, in *struct {
+	Since    string `query:"since" doc:"Tasks that arrived from this time on (RFC 3339), or in the time up to now (336h); absent is 14 days before until"`
+	Until    string `query:"until" doc:"Up to this time (RFC 3339), or so long ago (1h); absent is now"`
+	Timezone string `query:"timezone" doc:"Of the peaks that floors are advised for, as Europe/Warsaw; absent is UTC"`
+}) (*body[fleet.Advice], error) {
+	if err := s.hasAdviser(); err != nil {
+		return nil, err
+	}
+	var q fleet.AdviceQuery
+	var err error
+	if q.Since, err = s.since(in.Since); err != nil {
+		return nil, err
+	}
+	if q.Until, err = s.since(in.Until); err != nil {
+		return nil, at("query.until", err)
+	}
+	if q.Zone, err = v1alpha1.ParseZone(in.Timezone); err != nil {
+		return nil, at("query.timezone", err)
+	}
+	out, err := s.Adviser.Advice(ctx, q)
+	if err != nil {
+		return nil, inQuery(err)
+	}
+	return reply(out), nil
 }
 
 func (s *Server) whatIf(ctx context.Context, in *struct {

@@ -12,7 +12,13 @@ import (
 // adviser answers as a test says, and remembers what it was asked.
 type adviser struct {
 	asked fleet.WhatIfQuery
+	query fleet.AdviceQuery
 	err   error
+}
+
+func (a *adviser) Advice(_ context.Context, q fleet.AdviceQuery) (fleet.Advice, error) {
+	a.query = q
+	return fleet.Advice{Items: []fleet.AdviceItem{{Number: 1, Kind: fleet.AdviceMinimum, Patch: []byte(`{"spec":{}}`), Changes: []string{}}}, Withheld: []fleet.AdviceNote{}, Use: []fleet.TemplateUse{}}, a.err
 }
 
 func (a *adviser) WhatIf(_ context.Context, q fleet.WhatIfQuery) (fleet.WhatIf, error) {

@@ -39,7 +39,7 @@ func problemOf(err error) (*huma.ErrorModel, int) {
 			p.Detail = fmt.Sprintf("%d things in the request are not valid", len(fields))
 		}
 		var stale *StaleError
-		if errors.As(err, &stale) {
+		if errors.As(err, &stale) && stale.Number > 0 {
 			p.Detail = fmt.Sprintf("revision %d does not hold any more", stale.Number)
 		}
 		for _, f := range fields {

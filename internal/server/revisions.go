@@ -18,7 +18,7 @@ import (
 	"muster.dev/muster/internal/fleet"
 )
 
-// Reviser puts an earlier specification of the fleet in force.
+// Reviser puts an earlier or a changed specification of the fleet in force.
 type Reviser interface {
 	// Rollback checks the revision as if it were new, and with Order.Dry that is
 	// all. Else it is in force, or will be, once this returns without an error.
@@ -30,8 +30,9 @@ type Reviser interface {
 
 // Order is what a Reviser is asked for.
 type Order struct {
-	Revision fleet.Revision
-	By       string // who asks; may be empty
+	Revision fleet.Revision // an earlier one; with Number 0 a changed one, of which only Spec is set
+	Note     string         // why, for people
+	By       string         // who asks; may be empty
 	Dry      bool
 	Force    bool // also where somebody else may undo it
 }
@@ -44,13 +45,16 @@ type Outcome struct {
 	Warnings []string
 }
 
-// StaleError says why an earlier specification cannot be in force any more.
+// StaleError says why a specification cannot be in force (any more).
 type StaleError struct {
-	Number int64
+	Number int64 // 0: it is a changed one
 	Err    error // joins a *fleet.FieldError for each problem
 }
 
 func (e *StaleError) Error() string {
+	if e.Number == 0 {
+		return fmt.Sprintf("the changed fleet is not valid: %v", e.Err)
+	}
 	return fmt.Sprintf("revision %d does not hold any more: %v", e.Number, e.Err)
 }
 
@@ -72,6 +76,7 @@ func (s *Server) revisionRoutes(api huma.API) {
 	back.Description = "It is checked as if it were new. On one machine it replaces the fleet's file, the old one is kept beside it, and what can be changed while tasks run is; awaits names what takes a new start. In a cluster it replaces the object's spec. With dryRun nothing is changed."
 	handle(s, api, back, s.rollback)
 	describeBody[v1alpha1.RollbackRequest](api, v1alpha1.RouteRollback, http.MethodPost)
+	s.patchRoute(api)
 }
 
 func (s *Server) revisions(ctx context.Context, in *struct {
@@ -183,7 +188,10 @@ func (s *Server) rollback(ctx context.Context, in *struct {
 	if err := decodeBody(in.ContentType, in.RawBody, &ask); err != nil {
 		return nil, err
 	}
-	if err := checkRollback(&ask); err != nil {
+	if ask.To < 0 {
+		return nil, &fleet.FieldError{Field: "body.to", Wrong: fmt.Sprintf("%d is no revision", ask.To), Right: "the number of a revision, or 0 for the one before the newest"}
+	}
+	if err := checkAuthor(ask.By); err != nil {
 		return nil, err
 	}
 	if s.Reviser == nil {
@@ -200,7 +208,7 @@ func (s *Server) rollback(ctx context.Context, in *struct {
 	if out.Diff, err = unified(newest.Number, target.Number, newest.Spec, target.Spec); err != nil {
 		return nil, err
 	}
-	done, err := s.Reviser.Rollback(ctx, Order{Revision: target, By: ask.By, Dry: ask.DryRun, Force: ask.Force})
+	done, err := s.Reviser.Rollback(ctx, Order{Revision: target, Note: fmt.Sprintf("rollback to %d", target.Number), By: ask.By, Dry: ask.DryRun, Force: ask.Force})
 	if err != nil {
 		return nil, err
 	}
@@ -208,11 +216,9 @@ func (s *Server) rollback(ctx context.Context, in *struct {
 	return reply(out), nil
 }
 
-func checkRollback(ask *v1alpha1.RollbackRequest) error {
-	if ask.To < 0 {
-		return &fleet.FieldError{Field: "body.to", Wrong: fmt.Sprintf("%d is no revision", ask.To), Right: "the number of a revision, or 0 for the one before the newest"}
-	}
-	if len(ask.By) > longestAuthor || !utf8.ValidString(ask.By) || strings.ContainsFunc(ask.By, func(r rune) bool { return !unicode.IsPrint(r) }) {
+// checkAuthor refuses what is no name; empty is nobody's.
+func checkAuthor(by string) error {
+	if len(by) > longestAuthor || !utf8.ValidString(by) || strings.ContainsFunc(by, func(r rune) bool { return !unicode.IsPrint(r) }) {
 		return &fleet.FieldError{Field: "body.by", Wrong: "is no name", Right: fmt.Sprintf("at most %d printable characters", longestAuthor)}
 	}
 	return nil

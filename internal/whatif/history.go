@@ -61,7 +61,7 @@ func Read(ctx context.Context, tasks fleet.Tasks, since, until time.Time) (*Hist
 		}
 		f.Before = list[len(list)-1].ID
 	}
-	h.sort()
+	h.Bound()
 	return h, nil
 }
 
@@ -85,7 +85,7 @@ func (h *History) take(t *fleet.Task) {
 	})
 }
 
-// Add adds a task of a template; Sort has to follow once all are there.
+// Add adds a task of a template; Bound has to follow once all are there.
 func (h *History) Add(template string, t Task) {
 	at := slices.Index(h.Templates, template)
 	if at < 0 {
@@ -96,8 +96,8 @@ func (h *History) Add(template string, t Task) {
 	h.Tasks = append(h.Tasks, t)
 }
 
-// sort orders the tasks by arrival, the newest MaxTasks of them.
-func (h *History) sort() {
+// Bound orders the tasks by arrival, the newest MaxTasks of them.
+func (h *History) Bound() {
 	slices.SortStableFunc(h.Tasks, func(a, b Task) int { return a.Arrival.Compare(b.Arrival) })
 	if n := len(h.Tasks) - MaxTasks; n > 0 {
 		h.Tasks, h.Truncated = h.Tasks[n:], true

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sort"
 	"time"
 
 	"muster.dev/muster/api/v1alpha1"
@@ -76,6 +77,13 @@ func (l *Lab) Open() time.Time { return l.open }
 
 // Days is how much time is counted.
 func (l *Lab) Days() float64 { return l.History.Until.Sub(l.open).Hours() / 24 }
+
+// Middle is where the later half of the counted tasks begins.
+func (l *Lab) Middle() time.Time {
+	t := l.History.Tasks
+	first := sort.Search(len(t), func(i int) bool { return !t[i].Arrival.Before(l.open) })
+	return t[first+(len(t)-first)/2].Arrival
+}
 
 // Run simulates a case; it ends early with ctx.
 func (l *Lab) Run(ctx context.Context, c Case) (fleet.WhatIfOutcome, error) {
@@ -219,6 +227,13 @@ func (l *Lab) slots(f *v1alpha1.Fleet, templates []fleet.Template, s Shape) int 
 	if s.Slots == 0 {
 		s.Slots = sim.DefaultSlots
 	}
+	cpu, memory := l.MeanSize(templates)
+	return s.slots(cpu, memory)
+}
+
+// MeanSize is the size of what ran, were the templates these: thousandths of a
+// processor and bytes, each task counting for as long as it took.
+func (l *Lab) MeanSize(templates []fleet.Template) (milliCPU, memory float64) {
 	limits := make([]fleet.Resources, len(l.History.Templates))
 	for i, name := range l.History.Templates {
 		limits[i] = templates[0].Resources
@@ -228,7 +243,7 @@ func (l *Lab) slots(f *v1alpha1.Fleet, templates []fleet.Template, s Shape) int 
 			}
 		}
 	}
-	var cpu, memory, total float64
+	var cpu, total float64
 	for i := range l.History.Tasks {
 		t := &l.History.Tasks[i]
 		r := &limits[t.Template]
@@ -238,7 +253,7 @@ func (l *Lab) slots(f *v1alpha1.Fleet, templates []fleet.Template, s Shape) int 
 		d := max(1, t.Duration.Seconds())
 		cpu, memory, total = cpu+d*float64(r.MilliCPU), memory+d*float64(r.MemoryBytes), total+d
 	}
-	return s.slots(cpu/total, memory/total)
+	return cpu / total, memory / total
 }
 
 // outcome is a result in money and waits.

@@ -81,5 +81,11 @@ func (s Shape) slots(milliCPU, memory float64) int {
 	return min(n, mostSlots)
 }
 
+// Holds is how many sandboxes of a size a node holds, and most at most.
+func (s Shape) Holds(milliCPU, memory float64, most int) int {
+	s.Slots = most
+	return s.slots(milliCPU, memory)
+}
+
 // mostSlots is what the simulator takes for a node.
 const mostSlots = 10_000

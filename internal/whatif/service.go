@@ -186,10 +186,12 @@ func (s *Service) Changed(ctx context.Context, patch []byte) (*v1alpha1.Fleet, [
 	if err != nil {
 		return nil, nil, err
 	}
-	return s.apply(before, patch)
+	return s.Apply(before, patch)
 }
 
-func (s *Service) apply(before, patch []byte) (*v1alpha1.Fleet, []v1alpha1.SpecChange, error) {
+// Apply is a fleet as it was written with a patch, checked as if it were new,
+// and what differs. Errors are a *fleet.FieldError for each problem.
+func (s *Service) Apply(before, patch []byte) (*v1alpha1.Fleet, []v1alpha1.SpecChange, error) {
 	after, err := v1alpha1.Merge(before, patch)
 	if err != nil {
 		return nil, nil, err

@@ -143,7 +143,7 @@ func TestReadPages(t *testing.T) {
 	for range MaxTasks {
 		h.Tasks = append(h.Tasks, h.Tasks[0])
 	}
-	if h.sort(); len(h.Tasks) != MaxTasks || !h.Truncated {
+	if h.Bound(); len(h.Tasks) != MaxTasks || !h.Truncated {
 		t.Errorf("%d tasks of more", len(h.Tasks))
 	}
 }

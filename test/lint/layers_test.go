@@ -38,6 +38,7 @@ var layers = []layer{
 	{"internal/replay", "L3", []string{"internal/fleet", "internal/plan", "internal/control"}},
 	{"internal/sim", "L3", []string{"internal/fleet", "internal/plan", "internal/forecast", "internal/cost", "internal/dispatch"}},
 	{"internal/whatif", "L3", []string{"internal/fleet", "internal/plan", "internal/control", "internal/cost", "internal/sim", "api/v1alpha1"}},
+	{"internal/advise", "L3", []string{"internal/fleet", "internal/plan", "internal/whatif", "api/v1alpha1"}},
 	{"internal/queue", "adapter", []string{"internal/fleet"}},
 	{"internal/store", "adapter", []string{"internal/fleet", "internal/pg"}},
 	{"internal/pg", "adapter", []string{"internal/fleet"}},
