@@ -176,7 +176,7 @@ function usagePart(u, limits, cpu) {
   return h(
     "section",
     {},
-    h("div", { class: "row-head" }, h("h2", {}, "Usage"), cpu.length > 1 ? spark(cpu, limits?.cpu, 120, 22) : null),
+    h("div", { class: "row-head" }, h("h2", {}, "Usage"), cpu.length > 1 ? spark(cpu, limits?.cpu, { width: 120, height: 22 }) : null),
     cpu.length ? row("CPU now", u.cpuNow || 0, limits?.cpu, against(u.cpuNow || 0, limits?.cpu, (n) => `${cores(n)}`)) : null,
     row("Memory", u.memoryBytes || u.memoryPeakBytes, limits?.memory, against(u.memoryBytes || u.memoryPeakBytes, limits?.memory, bytes)),
     row("Processes", u.pids || u.pidsPeak, limits?.pids, against(u.pids || u.pidsPeak, limits?.pids, count)),

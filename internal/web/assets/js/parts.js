@@ -1,7 +1,7 @@
 // Small pieces that several views share.
 
 import { h } from "./dom.js";
-import { words } from "./format.js";
+import { count, words } from "./format.js";
 
 const icons = {
   fleet: "M2 4.5h3.5v7H2zM7 2.5h2.5v11H7zM11 6h3v4h-3z",
@@ -51,7 +51,7 @@ export const chips = (label, options, chosen, choose) =>
     "div",
     { class: "chips", role: "group", "aria-label": label },
     options.map(([value, text, n]) =>
-      h("button", { class: "chip", "aria-pressed": value === chosen ? "true" : "false", onclick: () => choose(value) }, text, n === undefined ? null : h("span", { class: "n" }, String(n))),
+      h("button", { class: "chip", "aria-pressed": value === chosen ? "true" : "false", onclick: () => choose(value) }, text, n === undefined ? null : h("span", { class: "n" }, count(n))),
     ),
   );
 
