@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -140,7 +141,7 @@ func echo(ctx context.Context, _ fleet.SandboxSpec, r fleet.ExecRequest) (int, e
 	for ctx.Err() == nil {
 		n, err := r.Stdin.Read(buf)
 		if n > 0 {
-			if _, err := r.Stdout.Write(buf[:n]); err != nil {
+			if _, err := r.Stdout.Write(bytes.ReplaceAll(buf[:n], []byte("\r"), []byte("\r\n"))); err != nil {
 				return 0, err
 			}
 		}

@@ -19,9 +19,12 @@ import (
 )
 
 // crowd starts test/crowd, a fleet with fake sandboxes, and returns the link
-// that signs in.
+// that signs in; MUSTER_CROWD is that of one that runs already.
 func crowd(t testing.TB, n int) string {
 	t.Helper()
+	if at := os.Getenv("MUSTER_CROWD"); at != "" {
+		return at
+	}
 	c := exec.Command(program(t, "test/crowd"), "-sandboxes", strconv.Itoa(n))
 	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	said := &journal{}
@@ -123,10 +126,7 @@ func TestFrames(t *testing.T) {
 		t.Skip("MUSTER_FRAMES is not set to a number of sandboxes")
 	}
 	p := newPage(t)
-	at := os.Getenv("MUSTER_CROWD")
-	if at == "" {
-		at = crowd(t, n)
-	}
+	at := crowd(t, n)
 	p.do(chromedp.Navigate(at))
 	p.until(`location.hash === "#/fleet"`)
 	p.look(1440, 900, "dark")

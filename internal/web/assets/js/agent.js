@@ -9,7 +9,10 @@ import { confinement } from "./agents.js";
 import { spark } from "./chart.js";
 import { eventRow } from "./events.js";
 import { Log } from "./log.js";
+import { acting } from "./role.js";
+import { Shell } from "./shell.js";
 
+const active = (t) => !final(t.state) && t.state !== "queued";
 const final = (s) => ["succeeded", "failed", "timed_out", "cancelled", "lost"].includes(s);
 
 export function start({ redraw, kind, id }) {
@@ -23,8 +26,7 @@ function sandbox(redraw, id) {
   const stop = every(
     () => 2000,
     async (signal) => {
-      const all = (await ask("v1/sandboxes", { signal })).sandboxes;
-      const now = all.find((b) => b.id === id);
+      const [now] = (await ask(`v1/sandboxes?limit=1&trail=true&q=${encodeURIComponent(id)}`, { signal })).sandboxes;
       problem = now ? "" : "This sandbox does not exist any more.";
       if (now) {
         box = now;
@@ -63,13 +65,15 @@ function task(redraw, id) {
   const cpu = [];
   const path = `v1/tasks/${encodeURIComponent(id)}`;
   const log = new Log(`./${path}/log`, redraw);
+  const shell = new Shell(id, redraw);
   const load = async (signal) => {
     try {
       t = await ask(path, { signal });
       why = await ask(`${path}/explain`, { signal }).catch(() => null);
       if (t.sandbox) {
-        const all = await ask("v1/sandboxes?gone=1h", { signal });
-        box = all.sandboxes.find((b) => b.id === t.sandbox) || box;
+        const of = `limit=1&trail=true&q=${encodeURIComponent(t.sandbox)}`;
+        const found = (await ask(`v1/sandboxes?${of}`, { signal })).sandboxes[0] || (box ? null : (await ask(`v1/sandboxes?gone=1h&${of}`, { signal })).sandboxes[0]);
+        box = found || box;
       }
       if (t.sandbox && !final(t.state)) {
         usage = await ask(`${path}/usage`, { signal }).catch(() => usage);
@@ -98,9 +102,10 @@ function task(redraw, id) {
   const page = () => {
     if (!t) return problem ? empty(problem) : h("div", { class: "loading" });
     return [
-      head(t, act),
+      head(t, act, shell),
       said ? h("p", { class: "problem", role: "alert" }, said) : null,
       h("p", { class: "sentence" }, [why?.summary, final(t.state) && t.message && !why?.summary?.includes(t.message) ? t.message : ""].filter(Boolean).join(". ")),
+      shell.draw(active(t)),
       waterfall(t),
       h(
         "div",
@@ -124,12 +129,13 @@ function task(redraw, id) {
       stopPolling();
       stopWatching();
       log.stop();
+      shell.stop();
     },
     draw: page,
   };
 }
 
-function head(t, act) {
+function head(t, act, shell) {
   return h(
     "header",
     { class: "head" },
@@ -140,7 +146,8 @@ function head(t, act) {
       "div",
       { class: "actions" },
       t.patchBytes ? h("a", { class: "button", href: `./v1/tasks/${encodeURIComponent(t.id)}/patch`, download: `${t.id}.patch` }, `Patch, ${bytes(t.patchBytes)}`) : null,
-      final(t.state) ? h("button", { class: "button", onclick: () => act("retry") }, "Run again") : h("button", { class: "button danger", disabled: t.cancelling, onclick: () => confirm(`Cancel ${t.name || t.id}? Its sandbox is destroyed.`) && act("cancel") }, "Cancel"),
+      shell.button(active(t)),
+      final(t.state) ? h("button", acting("run a task again", { class: "button", onclick: () => act("retry") }), "Run again") : h("button", acting("cancel a task", { class: "button danger", disabled: t.cancelling, onclick: () => confirm(`Cancel ${t.name || t.id}? Its sandbox is destroyed.`) && act("cancel") }), "Cancel"),
     ),
   );
 }

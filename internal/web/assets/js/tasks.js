@@ -5,6 +5,7 @@ import { ask, every, live, watch } from "./api.js";
 import { count, has, moment, since, span, words } from "./format.js";
 import { chips, empty, icon, short, state, title } from "./parts.js";
 import { Table } from "./list.js";
+import { acting } from "./role.js";
 
 const groups = {
   all: ["All", ""],
@@ -100,7 +101,7 @@ export function start({ redraw }) {
       title(
         "Tasks",
         f ? h("span", { class: "head-count" }, `${count(f.backlog)} waiting, ${count(f.inFlight)} active`) : null,
-        h("div", { class: "actions" }, h("button", { class: "primary", onclick: () => form.open() }, icon("plus"), "Submit")),
+        h("div", { class: "actions" }, h("button", acting("submit tasks", { class: "primary", onclick: () => form.open() }), icon("plus"), "Submit")),
       ),
       h(
         "div",
