@@ -112,9 +112,19 @@ func loop(store *memory.Store, files *archive.Archive, boxes *fake.Sandboxes, n 
 	})
 }
 
-// work is a task that goes on until it is stopped.
+// work is a task that goes on until it is stopped; one with the command
+// "say TEXT FILE…" prints the text, leaves it as its patch and leaves the files.
 func work(ctx context.Context, r *fake.Run) fleet.RunReport {
 	r.Running()
+	if c := r.Assignment.Command; len(c) > 1 && c[0] == "say" {
+		r.Print(fleet.StreamStdout, c[1])
+		r.Collecting()
+		r.Patch([]byte(c[1]))
+		for _, name := range c[2:] {
+			r.Artifact(name, []byte(c[1]))
+		}
+		return fleet.RunReport{}
+	}
 	r.Print(fleet.StreamStdout, "reading the \x1b[32mrepository\x1b[0m\n")
 	<-ctx.Done()
 	return fleet.RunReport{}

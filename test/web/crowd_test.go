@@ -96,7 +96,7 @@ func TestScrollingACrowd(t *testing.T) {
 	p.until(`location.hash === "#/fleet"`)
 	p.look(1440, 900, "light")
 	p.eval(`location.hash = "#/agents"`, nil)
-	p.until(`document.querySelectorAll(".rows a.tr").length > 10`)
+	p.until(`document.querySelectorAll(".rows .row-link").length > 10`)
 	var s scrolled
 	p.do(chromedp.Evaluate(fmt.Sprintf(frames, 2.0, 120), &s, chromedp.EvalAsValue, awaitPromise))
 	if s.Rows > 60 {
@@ -110,7 +110,7 @@ func TestScrollingACrowd(t *testing.T) {
 	p.do(chromedp.Click(`.th .c-cpu button`, chromedp.ByQuery))
 	p.until(`document.querySelector(".th [aria-sort=descending].c-cpu") !== null && document.querySelector("#row-0 .c-cpu b") !== null`)
 	p.do(chromedp.SendKeys(`input[type=search]`, "payments", chromedp.ByQuery))
-	p.until(`[...document.querySelectorAll(".rows a .c-team")].length > 10 && [...document.querySelectorAll(".rows a .c-team")].every((e) => e.textContent === "payments")`)
+	p.until(`[...document.querySelectorAll(".rows .tr:has(a) .c-team")].length > 10 && [...document.querySelectorAll(".rows .tr:has(a) .c-team")].every((e) => e.textContent === "payments")`)
 	var was string
 	p.eval(`document.querySelector(".rows").innerText`, &was)
 	p.until(fmt.Sprintf(`document.querySelector(".rows").innerText !== %q`, was))
@@ -131,7 +131,7 @@ func TestFrames(t *testing.T) {
 	p.until(`location.hash === "#/fleet"`)
 	p.look(1440, 900, "dark")
 	p.eval(`location.hash = "#/agents"`, nil)
-	p.until(`document.querySelectorAll(".rows a.tr").length > 10`)
+	p.until(`document.querySelectorAll(".rows .row-link").length > 10`)
 	for _, step := range []int{0, 40, 120, 800} {
 		var s scrolled
 		before := p.busy()

@@ -97,20 +97,23 @@ export class Table {
   }
 
   row(r, i) {
-    const place = { transform: `translateY(${i * this.rowHeight}px)`, height: `${this.rowHeight}px` };
+    const linked = this.columns.find((c) => c.key === "task") || this.columns[0];
+    const cell = (c) => {
+      if (!r) return c === linked ? h("i", { class: "coming" }) : null;
+      // The link of one cell is as large as its row.
+      return c === linked ? h("a", { class: "row-link", tabindex: "-1", href: this.open(r) }, c.cell(r)) : c.cell(r);
+    };
     return h(
-      r ? "a" : "div",
+      "div",
       {
         id: `row-${i}`,
         class: `tr ${i === this.at ? "at" : ""}`,
         role: "row",
-        tabindex: r ? "-1" : null,
         "aria-rowindex": String(i + 2),
         "aria-selected": i === this.at ? "true" : null,
-        href: r ? this.open(r) : null,
-        style: place,
+        style: { transform: `translateY(${i * this.rowHeight}px)`, height: `${this.rowHeight}px` },
       },
-      this.columns.map((c) => h("div", { class: `td c-${c.key} ${c.num ? "num" : ""}`, role: "gridcell" }, r ? c.cell(r) : c.key === "task" ? h("i", { class: "coming" }) : null)),
+      this.columns.map((c) => h("div", { class: `td c-${c.key} ${c.num ? "num" : ""}`, role: "gridcell" }, cell(c))),
     );
   }
 
