@@ -39,7 +39,7 @@ func TestHostile(t *testing.T) {
 		p.eval(fmt.Sprintf(`location.hash = %q`, where), nil)
 		p.until(`document.querySelector(".page h1") !== null`)
 		if strings.Contains(where, id) {
-			p.says("after all") // the log to its end
+			p.until(`document.querySelector(".log").innerText.includes("after all")`) // to its end
 			p.says("succeeded")
 			p.until(`document.querySelectorAll(".files a").length === 3`)
 		}

@@ -13,7 +13,7 @@ const cpuLimit = (r) => r.resources.milliCPU / 1000;
 
 /** confinement is how a sandbox is isolated, in a few words. */
 export function confinement(i) {
-  return [i.runtime, i.network === "none" ? "no network" : i.network === "proxy" ? "allow-list" : `network ${i.network}`, i.userNamespace ? "user ns" : null].filter(Boolean);
+  return [i.runtime, i.network === "none" ? "no network" : i.network === "proxy" ? "allow-list" : i.network ? `network ${i.network}` : null, i.userNamespace ? "user ns" : null].filter(Boolean);
 }
 
 // The groups of the filter, as states of the API.

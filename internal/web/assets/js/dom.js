@@ -22,10 +22,15 @@ const made = (v) => {
   return node;
 };
 
+// What turns the order of text around, and other control characters, would let
+// a name show as another one: they are made visible.
+const odd = /[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
+const shown = (s) => s.replace(odd, "\ufffd");
+
 function flat(list, out) {
   for (const k of list) {
     if (Array.isArray(k)) flat(k, out);
-    else if (k !== null && k !== undefined && k !== false && k !== true) out.push(typeof k === "object" ? k : String(k));
+    else if (k !== null && k !== undefined && k !== false && k !== true) out.push(typeof k === "object" ? k : shown(String(k)));
   }
   return out;
 }
@@ -63,7 +68,7 @@ function set(el, name, value, was) {
   } else if (value === null || value === undefined || value === false) {
     el.removeAttribute(name);
   } else {
-    el.setAttribute(name, value === true ? "" : value);
+    el.setAttribute(name, value === true ? "" : name === "title" || name === "aria-label" ? shown(String(value)) : value);
   }
 }
 
