@@ -106,7 +106,8 @@ type Config struct {
 // Server is the HTTP API. It is an http.Handler, and can serve by itself.
 type Server struct {
 	Config
-	token   [sha256.Size]byte
+	token   [sha256.Size]byte          // the admin's; sessions are signed with it
+	tokens  map[Role][sha256.Size]byte // who each is
 	handler http.Handler
 	hub     *hub
 	roster  *roster
@@ -140,7 +141,7 @@ func New(c Config) (*Server, error) {
 	if c.Registry == nil {
 		c.Registry = prometheus.NewRegistry()
 	}
-	s := &Server{Config: c, token: digestOf(c.Token), slots: make(chan struct{}, maxStreams), beat: heartbeat}
+	s := &Server{Config: c, token: digestOf(c.Token), tokens: tokensOf(c.Token), slots: make(chan struct{}, maxStreams), beat: heartbeat}
 	s.base, s.stop = context.WithCancel(context.Background())
 	s.roster = newRoster(s)
 	mux, _, err := s.routes()

@@ -60,20 +60,17 @@ function between(points, x, y) {
   return `M${[...edge("hi"), ...edge("lo").reverse()].map(([a, b]) => `${a.toFixed(1)} ${b.toFixed(1)}`).join("L")}Z`;
 }
 
-/** sparkline of plain numbers. */
-export function spark(values, most, width = 64, height = 18) {
-  if (values.length < 3) return h("svg", { class: "spark", viewBox: `0 0 ${width} ${height}`, width, height, "aria-hidden": "true" });
+/** sparkline of plain numbers, oldest first, against most; with 40 of them it is full. */
+export function spark(values, most, { width = 64, height = 18, level = "" } = {}) {
+  const props = { class: `spark ${level}`, viewBox: `0 0 ${width} ${height}`, width, height, "aria-hidden": "true" };
+  if (values.length < 2) return h("svg", props, h("path", { class: "spark-area" }), h("path", { class: "spark-line" }));
   const top = Math.max(most || 0, ...values) || 1;
-  const step = width / Math.max(29, values.length - 1);
-  const x = (i) => width - (values.length - 1 - i) * step;
-  const y = (v) => height - 1 - (v / top) * (height - 3);
-  const line = values.map((v, i) => `${i ? "L" : "M"}${x(i).toFixed(1)} ${y(v).toFixed(1)}`).join("");
-  return h(
-    "svg",
-    { class: "spark", viewBox: `0 0 ${width} ${height}`, width, height, "aria-hidden": "true" },
-    h("path", { class: "spark-area", d: `${line}V${height}H${x(0).toFixed(1)}Z` }),
-    h("path", { class: "spark-line", d: line }),
-  );
+  const step = width / Math.max(39, values.length - 1);
+  const y = (v) => (height - 1 - (v / top) * (height - 2)).toFixed(1);
+  const first = (width - (values.length - 1) * step).toFixed(1);
+  let line = `M${first} ${y(values[0])}`;
+  for (let i = 1; i < values.length; i++) line += `L${(width - (values.length - 1 - i) * step).toFixed(1)} ${y(values[i])}`;
+  return h("svg", props, h("path", { class: "spark-area", d: `${line}V${height}H${first}Z` }), h("path", { class: "spark-line", d: line }));
 }
 
 /**

@@ -1,7 +1,7 @@
 // Small pieces that several views share.
 
 import { h } from "./dom.js";
-import { words } from "./format.js";
+import { count, words } from "./format.js";
 
 const icons = {
   fleet: "M2 4.5h3.5v7H2zM7 2.5h2.5v11H7zM11 6h3v4h-3z",
@@ -18,6 +18,8 @@ const icons = {
   up: "M8 12V4M4.5 7.5L8 4l3.5 3.5",
   down: "M8 4v8M4.5 8.5L8 12l3.5-3.5",
   plus: "M8 3v10M3 8h10",
+  terminal: "M2.5 3h11v10h-11zM5 6.5l2 1.75l-2 1.75M8.5 10.5h2.5",
+  keys: "M2 4.5h12v7H2zM4.5 7h.01M7 7h.01M9.5 7h.01M11.8 7h.01M5.5 9.3h5",
 };
 
 export const icon = (name) => h("svg", { class: "icon", viewBox: "0 0 16 16", width: 16, height: 16, "aria-hidden": "true" }, h("path", { d: icons[name] }));
@@ -54,7 +56,7 @@ export const chips = (label, options, chosen, choose) =>
     "div",
     { class: "chips", role: "group", "aria-label": label },
     options.map(([value, text, n]) =>
-      h("button", { class: "chip", "aria-pressed": value === chosen ? "true" : "false", onclick: () => choose(value) }, text, n === undefined ? null : h("span", { class: "n" }, String(n))),
+      h("button", { class: "chip", "aria-pressed": value === chosen ? "true" : "false", onclick: () => choose(value) }, text, n === undefined ? null : h("span", { class: "n" }, count(n))),
     ),
   );
 

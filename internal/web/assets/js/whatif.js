@@ -5,6 +5,7 @@ import { h } from "./dom.js";
 import { ask, live, tell } from "./api.js";
 import { count, hours, money, share, span } from "./format.js";
 import { chips } from "./parts.js";
+import { acting } from "./role.js";
 
 const ranges = [["168h", "7 d"], ["336h", "14 d"], ["720h", "30 d"]];
 const rivals = ["keda", "hpa", "kpa", "reactive", "schedule", "fixed", "clairvoyant"];
@@ -175,8 +176,8 @@ function change(s, act) {
             h("pre", { class: "diff", tabindex: "0", "aria-label": "Difference of the specification" }, s.dry.diff.split("\n").map((line) => h("span", { class: /^\+(?!\+\+)/.test(line) ? "plus" : /^-(?!--)/.test(line) ? "minus" : "" }, `${line}\n`))),
             (s.dry.warnings || []).map((w) => h("p", { class: "note" }, w)),
             s.dry.awaits?.length ? h("p", { class: "note" }, `Only a new start takes over ${s.dry.awaits.join(", ")}.`) : null,
-            s.dry.byHand ? h("p", { class: "muted" }, "This control plane takes no changes here: put this into the Fleet by hand.") : h("div", { class: "ifs-end" }, h("button", { class: "primary", disabled: s.busy, onclick: () => act.apply(false) }, "Put it in force"), h("button", { class: "button", onclick: () => ((s.dry = null), act.redraw()) }, "Not now")),
+            s.dry.byHand ? h("p", { class: "muted" }, "This control plane takes no changes here: put this into the Fleet by hand.") : h("div", { class: "ifs-end" }, h("button", acting("change the fleet", { class: "primary", disabled: s.busy, onclick: () => act.apply(false) }), "Put it in force"), h("button", { class: "button", onclick: () => ((s.dry = null), act.redraw()) }, "Not now")),
           ]
-        : h("div", { class: "ifs-end" }, h("button", { class: "button", disabled: s.busy, onclick: () => act.apply(true) }, "Show as a change of the fleet")),
+        : h("div", { class: "ifs-end" }, h("button", acting("change the fleet", { class: "button", disabled: s.busy, onclick: () => act.apply(true) }), "Show as a change of the fleet")),
   );
 }
