@@ -60,7 +60,7 @@ func TestAccessible(t *testing.T) {
 	p.eval(`document.querySelector('.rows a[href^="#/sandbox/"]').hash`, &box)
 	for _, v := range []struct{ name, at, there string }{
 		{"fleet", "#/fleet", ".strip"}, {"agents", "#/agents", ".rows .c-cpu b"}, {"tasks", "#/tasks", ".rows .tr"},
-		{"timeline", "#/timeline", ".lanes, .empty"}, {"task", task, ".waterfall"}, {"sandbox", box, ".facts"},
+		{"timeline", "#/timeline", ".lanes, .empty"}, {"nodes", "#/nodes", ".machine"}, {"cost", "#/cost", ".page-cost .head"}, {"patterns", "#/patterns", ".page-patterns .head"}, {"task", task, ".waterfall"}, {"sandbox", box, ".facts"},
 	} {
 		for _, width := range []int64{1440, 390} {
 			for _, scheme := range []string{"light", "dark"} {
