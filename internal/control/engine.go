@@ -39,7 +39,6 @@ type Engine struct {
 	layer         layer
 	stages        stages
 	histories     histories
-	spend         spend
 	shadow        shadow
 	dedication    dedication
 	crew          crew

@@ -74,7 +74,24 @@ func (s *Service) today(ctx context.Context, began time.Time) (*fleet.CostToday,
 	if err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return &fleet.CostToday{SpentMicroUSD: spent, ForeseenMicroUSD: foresee(now, began, spent, last), BudgetMicroUSD: s.budget.PerDay}, nil
+	t := &fleet.CostToday{SpentMicroUSD: spent, ForeseenMicroUSD: foresee(now, began, spent, last)}
+	for _, l := range s.budgets.Load().Limits {
+		if l.Tenant == "" && l.Period == fleet.BudgetDay {
+			t.BudgetMicroUSD = l.MicroUSD
+		}
+	}
+	return t, nil
+}
+
+// foresee is what a day will have cost at midnight UTC, from what was spent of
+// it and in the last full hour. A ledger that began within that hour has only
+// the time since then to go by.
+func foresee(now, began time.Time, spent, lastHour int64) int64 {
+	midnight := now.UTC().Truncate(24 * time.Hour)
+	rate := float64(lastHour)
+	young := began.After(now.UTC().Truncate(time.Hour).Add(-time.Hour))
+	if elapsed := now.Sub(later(midnight, began)).Hours(); (rate == 0 || young) && elapsed > 0 {
+		rate = float64(spent) / elapsed
+	}
+	return spent + int64(rate*midnight.Add(24*time.Hour).Sub(now).Hours())
 }

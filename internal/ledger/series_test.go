@@ -12,7 +12,7 @@ import (
 // that of the report, and the present day is told beside its budget.
 func TestSeries(t *testing.T) {
 	w := newWorld(t)
-	w.s.SetBudget(Budget{PerDay: 100_000_000})
+	w.s.SetBudgets(Budgets{Limits: []fleet.Budget{{Period: fleet.BudgetDay, MicroUSD: 100_000_000}}})
 	if r := w.report(fleet.CostQuery{}); r.Today != nil {
 		t.Errorf("before anything was charged: %+v", r.Today)
 	}

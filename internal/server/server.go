@@ -52,6 +52,8 @@ type Ledger interface {
 	Series(ctx context.Context, since, until time.Time) (fleet.CostSeries, error)
 	// Focus writes a table in the columns of FOCUS.
 	Focus(ctx context.Context, q fleet.CostQuery, to io.Writer) error
+	// Budgets are answered at once, from memory.
+	Budgets() []fleet.BudgetView
 	// TaskCost is ErrNotFound where nothing was charged to the task.
 	TaskCost(ctx context.Context, id fleet.TaskID) (fleet.TaskCost, error)
 }
