@@ -41,6 +41,7 @@ const (
 	RouteCost         = "/v1/cost"                        // GET
 	RouteCostSeries   = "/v1/cost/series"                 // GET
 	RouteWhatIf       = "/v1/whatif"                      // POST
+	RouteEvidence     = "/v1/evidence"                    // GET
 	RouteAdvice       = "/v1/advice"                      // GET
 	RouteFleetPatch   = "/v1/fleet/patch"                 // POST
 	RouteCostFocus    = "/v1/cost/focus"                  // GET: CSV

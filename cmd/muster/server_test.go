@@ -98,11 +98,11 @@ func startServer() (address string, stop func() error, err error) {
 		Store: store, Nodes: oneNode{}.List, Fleet: "cli", Tariff: cost.Tariff{{PerHour: 3_600_000_000}},
 		Look: 20 * time.Millisecond, Every: 20 * time.Millisecond, Lag: 20 * time.Millisecond,
 	})
-	u := &unit{unitConfig: unitConfig{store: store}, control: engine}
+	u := &unit{unitConfig: unitConfig{store: store}, control: engine, ledger: books}
 	u.now.Store(spec)
 	api, err := server.New(server.Config{
-		Adviser: openAdviser(u),
-		Store:   store, Archive: files, Engine: engine, Ledger: books, Fleet: func() *v1alpha1.Fleet { return spec },
+		Adviser: openAdviser(u), Evidence: openEvidence(u).Evidence,
+		Store: store, Archive: files, Engine: engine, Ledger: books, Fleet: func() *v1alpha1.Fleet { return spec },
 		Token: testToken, Version: "test", Ready: engine.Ready, Registry: prometheus.NewRegistry(),
 	})
 	if err != nil {

@@ -110,6 +110,7 @@ func openUnit(ctx context.Context, c unitConfig) (_ *unit, err error) {
 	if u.ledger != nil {
 		api.Ledger, api.Adviser = u.ledger, openAdviser(u)
 	}
+	api.Evidence = openEvidence(u).Evidence
 	u.server, err = server.New(api)
 	if err != nil {
 		return nil, err

@@ -14,5 +14,5 @@
 // Limits come from measured peaks and never from means: the memory peak of an
 // agent is a multiple of its mean, and a limit below it kills.
 //
-// It may import packages fleet, plan, whatif and api/v1alpha1.
+// It may import packages fleet, plan, control, cost, whatif and api/v1alpha1.
 package advise

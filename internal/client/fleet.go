@@ -187,6 +187,20 @@ func (c *Client) Advice(ctx context.Context, since, until, zone string) (fleet.A
 	return out, err
 }
 
+// Evidence returns what can be shown of the fleet; seconds of work for a month.
+// Times are RFC 3339 or spans up to now; empty is the server's default.
+func (c *Client) Evidence(ctx context.Context, since, until string) (fleet.Evidence, error) {
+	ask := url.Values{}
+	for name, v := range map[string]string{"since": since, "until": until} {
+		if v != "" {
+			ask.Set(name, v)
+		}
+	}
+	var out fleet.Evidence
+	err := c.call(ctx, http.MethodGet, v1alpha1.RouteEvidence, ask, nil, &out)
+	return out, err
+}
+
 // PatchFleet changes the fleet's specification, or says what that would change.
 func (c *Client) PatchFleet(ctx context.Context, r v1alpha1.PatchRequest) (v1alpha1.PatchView, error) {
 	var out v1alpha1.PatchView

@@ -39,6 +39,7 @@ func (s *Server) fleetRoutes(api huma.API) {
 	s.costRoutes(api)
 	s.leadTimesRoute(api)
 	s.adviceRoutes(api)
+	s.evidenceRoute(api)
 	handle(s, api, operation(http.MethodGet, v1alpha1.RouteVersion, "getVersion", "The server's version"), s.version)
 }
 

@@ -82,6 +82,9 @@ type Config struct {
 	Engine  Engine
 	Ledger  Ledger  // nil: nothing is charged
 	Adviser Adviser // nil: others run the workers, and nothing is simulated
+	// Evidence gathers what can be shown of the fleet, at most 31 days of it;
+	// errors are a *fleet.FieldError of the query or those of the store; nil: none.
+	Evidence func(context.Context, fleet.EvidenceQuery) (fleet.Evidence, error)
 	// Fleet is the fleet in force, with defaults; called for each submission.
 	Fleet func() *v1alpha1.Fleet
 	// Reviser puts earlier specifications in force; nil: none can be.
@@ -124,6 +127,8 @@ type Server struct {
 	http    *http.Server
 	streams sync.WaitGroup
 	closed  bool
+
+	gathering sync.Mutex // evidence: one at a time
 }
 
 // New returns a Server; Shutdown frees it.
