@@ -158,6 +158,7 @@ type FleetPoint struct {
 	Consumers    int       `json:"consumers" doc:"Desired dispatcher slots"`
 	Desired      int       `json:"desired" doc:"Sandboxes, busy ones included"`
 	WarmTarget   int       `json:"warmTarget"`
+	Floor        int       `json:"floor" doc:"Warm sandboxes that open floors of the calendar keep at least"`
 	Ready        int       `json:"ready"`
 	Starting     int       `json:"starting"`
 	Running      int       `json:"running"`

@@ -37,7 +37,9 @@ const (
 	RoutePolicy       = "/v1/policies/{digest}"           // GET
 	RouteShadow       = "/v1/shadow"                      // GET
 	RouteForecast     = "/v1/forecast"                    // GET
+	RouteLeadTimes    = "/v1/lead-times"                  // GET
 	RouteCost         = "/v1/cost"                        // GET
+	RouteCostSeries   = "/v1/cost/series"                 // GET
 	RouteWhatIf       = "/v1/whatif"                      // POST
 	RouteEvidence     = "/v1/evidence"                    // GET
 	RouteAdvice       = "/v1/advice"                      // GET
@@ -65,11 +67,6 @@ type TaskList struct {
 type ArtifactList struct {
 	Artifacts []fleet.Artifact `json:"artifacts"`
 	Note      string           `json:"note,omitempty" doc:"Why some are missing"`
-}
-
-// SandboxList is the answer of GET /v1/sandboxes.
-type SandboxList struct {
-	Sandboxes []SandboxView `json:"sandboxes"`
 }
 
 // EventList is the answer of GET /v1/events, oldest first.

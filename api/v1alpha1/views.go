@@ -168,6 +168,9 @@ type SandboxView struct {
 	ClaimedAt time.Time          `json:"claimedAt,omitzero"`
 	GoneAt    time.Time          `json:"goneAt,omitzero"`
 	Usage     UsageView          `json:"usage"`
+	// Work is there while the sandbox has a task, Trail where it was asked for.
+	Work  *SandboxWork  `json:"work,omitempty" doc:"The task it has"`
+	Trail *SandboxTrail `json:"trail,omitempty" doc:"What it used of late; only with ?trail=true or in a stream"`
 }
 
 // NewSandboxView shows a sandbox.
@@ -238,11 +241,13 @@ type ExplanationView struct {
 	Event    *fleet.Event  `json:"event,omitempty"`
 	Steps    []fleet.Event `json:"steps" doc:"What happened, in order"`
 	Decision *DecisionView `json:"decision,omitempty"`
+	// Otherwise is absent where no bound made a difference.
+	Otherwise []fleet.Otherwise `json:"otherwise,omitempty" doc:"The decision made again without the bounds on sandboxes, nodes and money, where that differs"`
 }
 
 // NewExplanationView shows an explanation.
 func NewExplanationView(e fleet.Explanation) ExplanationView {
-	v := ExplanationView{Summary: e.Summary, Event: e.Event, Steps: nonNil(e.Steps)}
+	v := ExplanationView{Summary: e.Summary, Event: e.Event, Steps: nonNil(e.Steps), Otherwise: e.Otherwise}
 	if e.Task != nil {
 		t := NewTaskView(*e.Task)
 		v.Task = &t

@@ -266,6 +266,11 @@ func (carrier) Forecast(context.Context, fleet.ForecastQuery) (fleet.Forecast, e
 	return fleet.Forecast{}, errElsewhere
 }
 
+// LeadTimes implements server.Engine.
+func (carrier) LeadTimes(context.Context) (fleet.LeadTimes, error) {
+	return fleet.LeadTimes{}, errElsewhere
+}
+
 // Shadow implements server.Engine.
 func (carrier) Shadow(context.Context, time.Time) (fleet.Shadow, error) {
 	return fleet.Shadow{}, errElsewhere

@@ -154,6 +154,7 @@ func (e *Engine) create(ctx context.Context, box fleet.Sandbox) {
 	<-e.slots
 	now := e.c.Clock()
 	if err == nil {
+		e.staged(&box, now)
 		box.State, box.Isolation, box.ReadyAt = fleet.SandboxReady, iso, now
 		if iso.Node != "" {
 			box.Spec.Node = iso.Node
@@ -183,6 +184,9 @@ func (e *Engine) discard(ctx context.Context, box fleet.Sandbox, why string) {
 // measured takes the measurements of one start that ended well.
 func (e *Engine) measured(ctx context.Context, box *fleet.Sandbox, now time.Time) {
 	lead := now.Sub(box.CreatedAt)
+	if e.c.Consumers {
+		e.staged(box, now)
+	}
 	e.mu.Lock()
 	m := e.memory(box.Spec.Pool)
 	m.Leads.Add(now, lead)
@@ -283,6 +287,7 @@ func (o observer) Started(pool fleet.PoolKey, launch fleet.Launch, wait time.Dur
 	o.e.waits.add(now, wait)
 	o.e.histories.waited(now, pool, wait)
 	o.e.layer.begins(wait, o.e.spec.Policy.Objective)
+	o.e.stages.ran(pool, launch, now)
 	o.e.mu.Unlock()
 }
 
@@ -299,6 +304,9 @@ func (e *Engine) finished(t fleet.Task) {
 	e.mu.Lock()
 	e.memory(t.Spec.Pool).finished++
 	e.layer.ends(&t)
+	if !t.StartedAt.IsZero() {
+		e.stages.note(fleet.StageClaim, t.Spec.Pool, t.StartedAt, t.Phases.Claim+t.Phases.Start)
+	}
 	e.mu.Unlock()
 }
 

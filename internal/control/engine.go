@@ -37,6 +37,7 @@ type Engine struct {
 	pools         map[fleet.PoolKey]*poolMemory
 	waits         waits
 	layer         layer
+	stages        stages
 	histories     histories
 	shadow        shadow
 	dedication    dedication
@@ -298,6 +299,7 @@ func (e *Engine) tick(ctx context.Context) bool {
 	}
 	e.announce(ctx, &snap)
 	e.apply(ctx, &snap, &spec)
+	e.saw(&snap)
 	e.mu.Lock()
 	e.ready = true
 	e.mu.Unlock()

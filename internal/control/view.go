@@ -32,8 +32,9 @@ func (e *Engine) View(context.Context) (fleet.View, error) {
 		v.Pools = append(v.Pools, poolView(now, &s.p.Pools[i], &s.o.Pools[i], demandIn(&s.stats, s.p.Pools[i].Pool)))
 	}
 	v.Queues = queueViews(now, s)
+	packed := e.registry.Packing()
 	for _, n := range s.nodes {
-		nv := fleet.NodeView{Node: n}
+		nv := fleet.NodeView{Node: n, Packed: packed[n.ID]}
 		for i := range s.o.Nodes {
 			if o := &s.o.Nodes[i]; o.ID == n.ID {
 				nv.Used, nv.UsedMilliCPU, nv.UsedMemory = o.Used, o.UsedSize.MilliCPU, o.UsedSize.MemoryBytes
@@ -142,6 +143,9 @@ func (e *Engine) ExplainEvent(ctx context.Context, seq int64) (fleet.Explanation
 			return x, fmt.Errorf("read decision %d: %w", ev.Decision, err)
 		}
 		x.Decision = &d
+		if x.Otherwise, err = e.otherwise(ctx, &d); err != nil {
+			return x, err
+		}
 	}
 	if ev.Sandbox != "" || ev.Task != "" {
 		x.Steps, err = e.c.Store.Events(ctx, fleet.EventFilter{Task: ev.Task, Sandbox: ev.Sandbox})

@@ -50,9 +50,36 @@ type CostReport struct {
 	Fixed    []CostFixed   `json:"fixed" doc:"Beside fleets of a fixed size"`
 	OffHours *CostOffHours `json:"offHours,omitempty"`
 	Groups   []CostGroup   `json:"groups" doc:"The dearest first; hours in order of time"`
+	Today    *CostToday    `json:"today,omitempty" doc:"The present day of UTC, whatever was asked for; absent before anything was charged"`
 	More     int           `json:"more,omitempty" doc:"Groups left out"`
 	Budgets  []BudgetView  `json:"budgets" doc:"How the budgets are kept now, whatever the query's time; the fleet's first"`
 	Sentence string        `json:"sentence"`
+}
+
+// CostToday is how the present day of UTC goes beside its budget.
+type CostToday struct {
+	SpentMicroUSD    int64 `json:"spentMicroUSD" doc:"Since midnight UTC"`
+	ForeseenMicroUSD int64 `json:"foreseenMicroUSD" doc:"By the next midnight, at the rate of the last full hour or, before one was charged, of the day so far"`
+	BudgetMicroUSD   int64 `json:"budgetMicroUSD,omitempty" doc:"spec.cost.budget.perDay; absent where there is none"`
+}
+
+// CostSeries is what a fleet has cost over time, oldest first.
+type CostSeries struct {
+	Since       time.Time   `json:"since" doc:"Rounded down to a full step"`
+	Until       time.Time   `json:"until" doc:"Rounded up to a full step"`
+	StepSeconds float64     `json:"stepSeconds" doc:"3600, or 86400 where more than eight days are asked for; days are of UTC"`
+	Points      []CostPoint `json:"points" doc:"Steps in which nothing was charged are left out"`
+}
+
+// CostPoint is one step of a CostSeries.
+type CostPoint struct {
+	At           time.Time        `json:"at" doc:"Of the beginning of the step"`
+	MicroUSD     int64            `json:"microUSD" doc:"The whole bill of the step"`
+	TaskMicroUSD int64            `json:"taskMicroUSD" doc:"Of it, what sandboxes with a task took of their nodes"`
+	Idle         map[string]int64 `json:"idle" doc:"The rest of it in millionths of a US dollar, by cause: warm_pool, headroom, boot, drain, system, minimum"`
+	BusyHours    float64          `json:"busyHours"`
+	NodeHours    float64          `json:"nodeHours"`
+	PeakNodes    int              `json:"peakNodes" doc:"Most nodes at once"`
 }
 
 // CostIdle is what nobody used, of one cause.

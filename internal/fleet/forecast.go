@@ -58,6 +58,8 @@ type ForecastWeek struct {
 	Arrivals  []float64 `json:"arrivals" doc:"Tasks an hour, 336 half hours from Monday 00:00; empty with no history"`
 	Demand    []float64 `json:"demand" doc:"The largest number of tasks waiting or running at once in the half hour, on average over the weeks"`
 	WeeksSeen []int     `json:"weeksSeen" doc:"Weeks in which the half hour was looked at"`
+	Waits     []float64 `json:"waits" doc:"95th percentile of the waits measured in the full hour, in seconds; 0 where waitsSeen is 0"`
+	WaitsSeen []float64 `json:"waitsSeen" doc:"Waits that rests on; older ones count for less"`
 }
 
 // ForecastPeak is a time of the week that is well above the mean, week after

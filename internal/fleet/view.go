@@ -45,9 +45,18 @@ type PoolView struct {
 // NodeView is one node as people see it.
 type NodeView struct {
 	Node
-	Used         int   `json:"used"`
-	UsedMilliCPU int64 `json:"usedMilliCPU"`
-	UsedMemory   int64 `json:"usedMemory"`
+	Used         int     `json:"used"`
+	UsedMilliCPU int64   `json:"usedMilliCPU"`
+	UsedMemory   int64   `json:"usedMemory"`
+	Packed       Packing `json:"packed"`
+}
+
+// Packing counts the sandboxes on a node.
+type Packing struct {
+	Running  int `json:"running"`
+	Ready    int `json:"ready"`
+	Starting int `json:"starting"`
+	Draining int `json:"draining"` // or on their way out
 }
 
 // View is the fleet as people see it.
@@ -97,4 +106,19 @@ type Explanation struct {
 	Summary  string          `json:"summary"` // one sentence with the numbers
 	Steps    []Event         `json:"steps"`   // what happened, in order
 	Decision *DecisionRecord `json:"decision,omitempty"`
+	// Otherwise is what the decision would have been without the bounds on
+	// sandboxes, nodes and money; empty where none of them made a difference.
+	Otherwise []Otherwise `json:"otherwise,omitempty"`
+}
+
+// Otherwise is one pool, or the nodes, as a decision would have wanted it
+// without bounds.
+type Otherwise struct {
+	Pool           PoolKey `json:"pool,omitempty" doc:"Absent: the nodes"`
+	Bound          string  `json:"bound,omitempty" doc:"What bound the decision as it was"`
+	Desired        int     `json:"desired" doc:"As decided"`
+	Without        int     `json:"without" doc:"Without bounds"`
+	Started        int     `json:"started" doc:"Sandboxes that the decision starts"`
+	WithoutStarted int     `json:"withoutStarted" doc:"Sandboxes that it would have started without bounds"`
+	Reason         string  `json:"reason" doc:"Of the decision without bounds"`
 }

@@ -30,6 +30,7 @@ type halfOfWeek struct {
 	demand   []weighted // the peak
 	older    weighted   // arrivals an hour, from the sketch
 	typical  float64    // arrivals an hour
+	waits    digest     // of the full hours that it is in, in units of waitUnit
 }
 
 type weighted struct {
@@ -57,11 +58,15 @@ func (h *History) weekly(s *Series, now time.Time, zone *time.Location) *pattern
 	first := floorDiv(minuteOf(now), minutesOfHour)
 	for hour := first; hour < first+hoursOfWeek; hour++ {
 		x := h.sketch.of(hour)
-		if x == nil || x.parts[partArrivals].weight <= 0 {
+		if x == nil {
 			continue
 		}
 		for half := range int64(2) {
 			c := &p.cells[p.slot(hour*minutesOfHour+half*halfHour)]
+			c.waits.merge(&x.parts[partWait])
+			if x.parts[partArrivals].weight <= 0 {
+				continue
+			}
 			c.older = weighted{x.parts[partArrivals].mean(), math.Pow(forget, RawWeeks) * x.parts[partArrivals].weight, RawWeeks}
 		}
 	}
@@ -135,7 +140,8 @@ func (p *pattern) slot(minute int64) int {
 
 // view is the pattern for people.
 func (p *pattern) view() fleet.ForecastWeek {
-	w := fleet.ForecastWeek{Arrivals: []float64{}, Demand: []float64{}, WeeksSeen: []int{}}
+	none := fleet.ForecastWeek{Arrivals: []float64{}, Demand: []float64{}, WeeksSeen: []int{}, Waits: []float64{}, WaitsSeen: []float64{}}
+	w := none
 	seen := false
 	for i := range p.cells {
 		c := &p.cells[i]
@@ -147,9 +153,11 @@ func (p *pattern) view() fleet.ForecastWeek {
 		w.WeeksSeen = append(w.WeeksSeen, n)
 		w.Arrivals = append(w.Arrivals, hundredths(c.typical))
 		w.Demand = append(w.Demand, hundredths(meanOf(c.demand)))
+		w.Waits = append(w.Waits, hundredths(c.waits.quantile(0.95)*waitUnit.Seconds()))
+		w.WaitsSeen = append(w.WaitsSeen, math.Round(c.waits.weight*10)/10)
 	}
 	if !seen {
-		return fleet.ForecastWeek{Arrivals: []float64{}, Demand: []float64{}, WeeksSeen: []int{}}
+		return none
 	}
 	w.Mean = hundredths(p.mean)
 	return w

@@ -49,6 +49,10 @@ func TestPeakSentence(t *testing.T) {
 	if !strings.Contains(p.Sentence, "p95 wait 7 min under today's policy; a floor of 4 from 08:55 has one warm for 95 % of its tasks, for up to $0.24 a week") {
 		t.Errorf("got %q", p.Sentence)
 	}
+	w := h.Report(ask).Week
+	if nine := 18; w.WaitsSeen[nine] != 100 || w.WaitsSeen[nine+1] != 100 || w.Waits[nine] != p.WaitSeconds || w.WaitsSeen[nine+2] != 0 || w.Waits[nine+2] != 0 {
+		t.Errorf("Mondays from 9:00 on: waits of %v s, %v of them", w.Waits[nine:nine+3], w.WaitsSeen[nine:nine+3])
+	}
 	if p.Waits != 100 || p.Have != 1 || *p.CostMicroUSD != 3*95*400_000/60/8 {
 		t.Errorf("%+v", p)
 	}

@@ -102,6 +102,9 @@ func (s *Service) Report(ctx context.Context, q fleet.CostQuery) (fleet.CostRepo
 	}
 	r := b.Report(q, known)
 	r.Began, r.ChargedTo, r.Budgets = st.Began, st.charged(), s.Budgets()
+	if r.Today, err = s.today(ctx, st.Began); err != nil {
+		return fleet.CostReport{}, err
+	}
 	if q.By == "task" {
 		if r.Groups, err = s.dearest(ctx, q); err != nil {
 			return fleet.CostReport{}, err

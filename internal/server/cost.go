@@ -17,6 +17,9 @@ func (s *Server) costRoutes(api huma.API) {
 	op := operation(http.MethodGet, v1alpha1.RouteCost, "getCost", "What the fleet has cost, and who for", http.StatusNotFound, http.StatusUnprocessableEntity)
 	op.Description = "From the ledger, in which each second of each node is charged once, to tasks and to causes of idleness; amounts are millionths of a US dollar. Full hours count."
 	handle(s, api, op, s.cost)
+	series := operation(http.MethodGet, v1alpha1.RouteCostSeries, "getCostSeries", "What the fleet has cost, hour by hour or day by day", http.StatusNotFound, http.StatusUnprocessableEntity)
+	series.Description = "Hours for up to eight days, else days of UTC; at most 400 days. Each step's bill is what tasks took and the causes of idleness, which add up to it exactly."
+	handle(s, api, series, s.costSeries)
 	focus := operation(http.MethodGet, v1alpha1.RouteCostFocus, "getCostFocus", "What the fleet has cost, in the columns of FOCUS 1.2", http.StatusNotFound, http.StatusUnprocessableEntity)
 	focus.Description = "A row for each hour and each kind of charge; at most 31 days."
 	answerAs(&focus, "text/csv")
@@ -79,6 +82,18 @@ func inQuery(err error) error {
 		return at("query."+e.Field, err)
 	}
 	return err
+}
+
+func (s *Server) costSeries(ctx context.Context, in *CostSpan) (*body[fleet.CostSeries], error) {
+	q, err := s.costQuery(*in)
+	if err != nil {
+		return nil, err
+	}
+	r, err := s.Ledger.Series(ctx, q.Since, q.Until)
+	if err != nil {
+		return nil, inQuery(err)
+	}
+	return reply(r), nil
 }
 
 func (s *Server) costFocus(ctx context.Context, in *CostSpan) (*huma.StreamResponse, error) {

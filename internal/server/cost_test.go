@@ -26,6 +26,14 @@ func (b *books) Report(_ context.Context, q fleet.CostQuery) (fleet.CostReport, 
 	}, nil
 }
 
+func (b *books) Series(_ context.Context, since, until time.Time) (fleet.CostSeries, error) {
+	b.asked = fleet.CostQuery{Since: since, Until: until}
+	if until.Sub(since) > 400*24*time.Hour {
+		return fleet.CostSeries{}, &fleet.FieldError{Field: "since", Wrong: "is too long ago"}
+	}
+	return fleet.CostSeries{StepSeconds: 3600, Points: []fleet.CostPoint{{At: since, MicroUSD: 9, TaskMicroUSD: 4, Idle: map[string]int64{"warm_pool": 5}}}}, nil
+}
+
 func (b *books) Focus(_ context.Context, q fleet.CostQuery, to io.Writer) error {
 	b.asked = q
 	if !q.Until.IsZero() && q.Until.Before(q.Since) {
@@ -80,6 +88,13 @@ func TestCost(t *testing.T) {
 			t.Errorf("%s: %+v", query, p)
 		}
 	}
+	over := call[fleet.CostSeries](r, "GET", "/v1/cost/series?since=2026-03-01T00:00:00Z&until=2026-03-02T00:00:00Z", nil, 200)
+	if len(over.Points) != 1 || over.Points[0].Idle["warm_pool"] != 5 || b.asked.Until.Sub(b.asked.Since) != 24*time.Hour {
+		t.Errorf("%+v, asked %+v", over, b.asked)
+	}
+	if p := r.problem(r.request("GET", "/v1/cost/series?since=2020-03-01T00:00:00Z&until=2026-03-02T00:00:00Z", nil), 422); len(p.Errors) != 1 || p.Errors[0].Location != "query.since" {
+		t.Errorf("%+v", p)
+	}
 	resp := r.do(r.request("GET", "/v1/cost/focus?since=24h", nil))
 	text, err := io.ReadAll(resp.Body)
 	if err != nil || string(text) != "BilledCost\n1\n" || !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/csv") {
@@ -95,5 +110,6 @@ func TestCost(t *testing.T) {
 func TestNoLedger(t *testing.T) {
 	r := newRig(t)
 	r.problem(r.request("GET", "/v1/cost", nil), 404)
+	r.problem(r.request("GET", "/v1/cost/series", nil), 404)
 	r.problem(r.request("GET", "/v1/cost/focus", nil), 404)
 }

@@ -8,7 +8,8 @@
 //
 // # Who may ask
 //
-// Everything wants "Authorization: Bearer TOKEN" but /healthz, /readyz and the
+// Everything wants "Authorization: Bearer TOKEN", or a session, of a [Role] that
+// may do it, but /healthz, /readyz and the
 // OpenAPI document; /metrics is open to the machine itself. A request from a
 // web page of another origin is refused (there is no CORS), and so is one whose
 // Host header is a name that is not ours: a page that resolves its own name to

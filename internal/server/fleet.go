@@ -23,7 +23,7 @@ func (s *Server) fleetRoutes(api huma.API) {
 	handle(s, api, operation(http.MethodGet, v1alpha1.RouteFleet, "getFleet", "The fleet: what there is, what is wanted, and why"), s.view)
 	handle(s, api, operation(http.MethodGet, v1alpha1.RouteFleetSpec, "getFleetSpec", "The fleet's specification in force, with its defaults"), s.spec)
 	s.seriesRoute(api)
-	handle(s, api, operation(http.MethodGet, v1alpha1.RouteSandboxes, "listSandboxes", "The sandboxes that exist"), s.sandboxes)
+	s.sandboxRoutes(api)
 	events := operation(http.MethodGet, v1alpha1.RouteEvents, "listEvents", "What the fleet did and why, oldest first; with follow=true as server-sent events")
 	events.Description = "Without after and since: the newest ones. With follow=true (or Accept: text/event-stream) the events come as server-sent events named event, with their seq as id, as they happen."
 	t := reflect.TypeFor[v1alpha1.EventList]()
@@ -37,6 +37,7 @@ func (s *Server) fleetRoutes(api huma.API) {
 	s.forecastRoute(api)
 	s.shadowRoute(api)
 	s.costRoutes(api)
+	s.leadTimesRoute(api)
 	s.adviceRoutes(api)
 	s.evidenceRoute(api)
 	handle(s, api, operation(http.MethodGet, v1alpha1.RouteVersion, "getVersion", "The server's version"), s.version)
@@ -60,29 +61,6 @@ func (s *Server) view(ctx context.Context, _ *struct{}) (*body[v1alpha1.FleetVie
 
 func (s *Server) spec(context.Context, *struct{}) (*body[v1alpha1.Fleet], error) {
 	return reply(*s.Fleet()), nil
-}
-
-func (s *Server) sandboxes(ctx context.Context, in *struct {
-	Gone string `query:"gone" doc:"Also those gone since this time (RFC 3339) or in the time up to now (1h)"`
-}) (*body[v1alpha1.SandboxList], error) {
-	since, err := s.since(in.Gone)
-	if err != nil {
-		return nil, err
-	}
-	boxes, err := s.Store.Sandboxes(ctx, since)
-	if err != nil {
-		return nil, err
-	}
-	out := v1alpha1.SandboxList{Sandboxes: make([]v1alpha1.SandboxView, 0, len(boxes))}
-	for _, b := range boxes {
-		if b.State == fleet.SandboxReady || b.State == fleet.SandboxClaimed {
-			if u, err := s.Engine.SandboxUsage(ctx, b.Spec.ID); err == nil { // else it ended just now: what is on record
-				b.Usage = u
-			}
-		}
-		out.Sandboxes = append(out.Sandboxes, v1alpha1.NewSandboxView(b))
-	}
-	return reply(out), nil
 }
 
 type eventsInput struct {

@@ -68,7 +68,7 @@ func NewFleets(c FleetsConfig) (*Fleets, error) {
 
 // newGate is a server that only guards.
 func newGate(c FleetsConfig) *Server {
-	return &Server{Config: Config{Token: c.Token, Hosts: c.Hosts, Logger: c.Logger, Pages: c.Pages}, token: digestOf(c.Token)}
+	return &Server{Config: Config{Token: c.Token, Hosts: c.Hosts, Logger: c.Logger, Pages: c.Pages}, token: digestOf(c.Token), tokens: tokensOf(c.Token)}
 }
 
 // ServeHTTP answers one request. Those for a fleet pass its own guard.

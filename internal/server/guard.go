@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"crypto/subtle"
 	"errors"
 	"net"
 	"net/http"
@@ -94,22 +93,27 @@ func (s *Server) admit(r *http.Request) error {
 			return nil
 		}
 	}
-	return s.authorized(r)
+	role, err := s.authorized(r)
+	if want := needs(r); err == nil && role < want {
+		return refuse(http.StatusForbidden, "this wants the role %s, and the token or session has the role %s; `muster token --role %s` makes a token of it, for who has the admin's", want, role, want)
+	}
+	return err
 }
 
-func (s *Server) authorized(r *http.Request) error {
+// authorized tells who asks.
+func (s *Server) authorized(r *http.Request) (Role, error) {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") {
-		if ok, err := s.signedIn(r); ok || err != nil {
-			return err
+		if role, err := s.signedIn(r); role != NoRole || err != nil {
+			return role, err
 		}
-		return refuse(http.StatusUnauthorized, `no token: send "Authorization: Bearer TOKEN"; the token is in the file "token" of the server's data directory`)
+		return NoRole, refuse(http.StatusUnauthorized, `no token: send "Authorization: Bearer TOKEN"; the token is in the file "token" of the server's data directory`)
 	}
-	got := digestOf(strings.TrimSpace(token))
-	if subtle.ConstantTimeCompare(got[:], s.token[:]) != 1 {
-		return refuse(http.StatusUnauthorized, `wrong token; the right one is in the file "token" of the server's data directory`)
+	role := s.roleOf(token)
+	if role == NoRole {
+		return NoRole, refuse(http.StatusUnauthorized, `wrong token; the right one is in the file "token" of the server's data directory`)
 	}
-	return nil
+	return role, nil
 }
 
 // ours tells whether the server may be called by that name. A web page can

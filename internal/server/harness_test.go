@@ -96,13 +96,21 @@ func (e *engine) Forecast(_ context.Context, q fleet.ForecastQuery) (fleet.Forec
 		Template: q.Template, At: time.Now(), Timezone: q.Zone.String(), HorizonSeconds: q.Horizon.Seconds(), StepSeconds: 60,
 		Basis: fleet.ForecastBasis{Kind: "recent", KnownMinutes: 5, Sentence: "from 5 minutes of history"},
 		Steps: []fleet.ForecastStep{{From: time.Now()}},
-		Week:  fleet.ForecastWeek{Arrivals: []float64{1}, Demand: []float64{1}, WeeksSeen: []int{2}},
+		Week:  fleet.ForecastWeek{Arrivals: []float64{1}, Demand: []float64{1}, WeeksSeen: []int{2}, Waits: []float64{3}, WaitsSeen: []float64{7}},
 		Peaks: []fleet.ForecastPeak{{Days: "Mondays", Weekdays: []time.Weekday{time.Monday}, CostMicroUSD: &cost}},
 	}
 	if q.Backtest {
 		f.Backtest = &fleet.ForecastBacktest{Scores: []fleet.ForecastScore{{Of: "arrivals"}}}
 	}
 	return f, e.err
+}
+
+func (e *engine) LeadTimes(context.Context) (fleet.LeadTimes, error) {
+	at := time.Date(2026, 3, 2, 8, 0, 0, 0, time.UTC)
+	return fleet.LeadTimes{
+		At: at, Since: at.Add(-time.Hour), Stages: []fleet.StageLead{{Stage: fleet.StageStart, Samples: 3, P50: time.Second, Max: 2 * time.Second}},
+		Reactions: []fleet.Reaction{{Pool: "web", Due: at.Add(-5 * time.Second), Seen: at.Add(-4 * time.Second), Applied: at.Add(-4 * time.Second)}},
+	}, e.err
 }
 
 // rig is a server on a loopback port with everything behind it.

@@ -100,7 +100,12 @@ type observed struct {
 	Queues []struct {
 		Pools []struct{ Backlog, InFlight int } `json:"pools"`
 	} `json:"queues"`
-	Pools []struct{ Ready, Starting, Running, Releasing int } `json:"pools"`
+	Pools  []struct{ Ready, Starting, Running, Releasing int } `json:"pools"`
+	Floors []struct {
+		Template    string
+		From, Until time.Time
+		Min         int
+	} `json:"floors"`
 	Nodes []struct {
 		State fleet.NodeState `json:"state"`
 		Slots int             `json:"slots"`
@@ -112,6 +117,22 @@ type planned struct {
 	Consumers int                           `json:"consumers"`
 	Pools     []struct{ Desired, Warm int } `json:"pools"`
 	Nodes     struct{ Desired int }         `json:"nodes"`
+}
+
+// floor is what the calendar keeps warm at a time, over all templates; of
+// floors of one template the largest counts.
+func (o *observed) floor(at time.Time) int {
+	most := map[string]int{}
+	for _, f := range o.Floors {
+		if !at.Before(f.From) && at.Before(f.Until) {
+			most[f.Template] = max(most[f.Template], f.Min)
+		}
+	}
+	sum := 0
+	for _, n := range most {
+		sum += n
+	}
+	return sum
 }
 
 // pointOf reads a decision; false when it is of a form that is not known.
@@ -134,6 +155,7 @@ func pointOf(d *fleet.DecisionRecord) (v1alpha1.FleetPoint, bool) {
 		out.Running += x.Running
 		out.Draining += x.Releasing
 	}
+	out.Floor = o.floor(d.At)
 	for _, x := range p.Pools {
 		out.Desired += x.Desired
 		out.WarmTarget += x.Warm

@@ -17,7 +17,9 @@ func TestFleetSeries(t *testing.T) {
 		t.Helper()
 		d := fleet.DecisionRecord{At: at,
 			Observation: fmt.Appendf(nil, `{"queues":[{"pools":[{"backlog":%d,"inFlight":2}]},{"pools":[{"backlog":1}]}],
-				"pools":[{"ready":3,"starting":1,"running":2,"releasing":1}],"nodes":[{"state":"ready","slots":8},{"state":"booting","slots":8},{"state":"gone"}]}`, backlog),
+				"pools":[{"ready":3,"starting":1,"running":2,"releasing":1}],"floors":[{"template":"a","from":"2026-03-02T11:00:00Z","until":"2026-03-02T20:00:00Z","min":3},
+				{"template":"a","from":"2026-03-02T09:00:00Z","until":"2026-03-02T20:00:00Z","min":2},{"template":"b","from":"2026-03-02T11:00:00Z","until":"2026-03-02T12:00:00Z","min":1},
+				{"template":"b","from":"2026-03-02T12:00:00Z","until":"2026-03-02T20:00:00Z","min":50}],"nodes":[{"state":"ready","slots":8},{"state":"booting","slots":8},{"state":"gone"}]}`, backlog),
 			Plan: []byte(`{"consumers":4,"pools":[{"desired":7,"warm":4}],"nodes":{"desired":2}}`)}
 		if _, err := r.store.AppendDecision(context.Background(), d, nil); err != nil {
 			t.Fatal(err)
@@ -36,7 +38,7 @@ func TestFleetSeries(t *testing.T) {
 	}
 	for _, p := range s.Points {
 		if p.Backlog != 2 || p.InFlight != 2 || p.Ready != 3 || p.Starting != 1 || p.Running != 2 || p.Draining != 1 || p.Consumers != 4 ||
-			p.Desired != 7 || p.WarmTarget != 4 || p.Nodes != 2 || p.NodesBooting != 1 || p.NodesDesired != 2 || p.Slots != 16 || p.Decision == 0 {
+			p.Desired != 7 || p.WarmTarget != 4 || p.Nodes != 2 || p.NodesBooting != 1 || p.NodesDesired != 2 || p.Slots != 16 || p.Floor != 4 || p.Decision == 0 {
 			t.Errorf("%+v", p)
 		}
 	}

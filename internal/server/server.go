@@ -36,6 +36,8 @@ type Engine interface {
 	// Forecast is what the fleet or one template expects of its load; up to a
 	// second of work with a back-test.
 	Forecast(ctx context.Context, q fleet.ForecastQuery) (fleet.Forecast, error)
+	// LeadTimes is how long each stage of a reaction took lately; cheap.
+	LeadTimes(ctx context.Context) (fleet.LeadTimes, error)
 	// Shadow compares a fleet that others work for with what Muster would have
 	// had; ErrNotFound where Muster runs the tasks.
 	Shadow(ctx context.Context, since time.Time) (fleet.Shadow, error)
@@ -46,6 +48,8 @@ type Engine interface {
 type Ledger interface {
 	// Report takes up to 200 ms.
 	Report(ctx context.Context, q fleet.CostQuery) (fleet.CostReport, error)
+	// Series takes up to 200 ms.
+	Series(ctx context.Context, since, until time.Time) (fleet.CostSeries, error)
 	// Focus writes a table in the columns of FOCUS.
 	Focus(ctx context.Context, q fleet.CostQuery, to io.Writer) error
 	// Budgets are answered at once, from memory.
@@ -107,9 +111,11 @@ type Config struct {
 // Server is the HTTP API. It is an http.Handler, and can serve by itself.
 type Server struct {
 	Config
-	token   [sha256.Size]byte
+	token   [sha256.Size]byte          // the admin's; sessions are signed with it
+	tokens  map[Role][sha256.Size]byte // who each is
 	handler http.Handler
 	hub     *hub
+	roster  *roster
 	undo    func()        // of the metrics
 	slots   chan struct{} // of streams
 	beat    time.Duration // heartbeat, but for tests
@@ -142,8 +148,9 @@ func New(c Config) (*Server, error) {
 	if c.Registry == nil {
 		c.Registry = prometheus.NewRegistry()
 	}
-	s := &Server{Config: c, token: digestOf(c.Token), slots: make(chan struct{}, maxStreams), beat: heartbeat}
+	s := &Server{Config: c, token: digestOf(c.Token), tokens: tokensOf(c.Token), slots: make(chan struct{}, maxStreams), beat: heartbeat}
 	s.base, s.stop = context.WithCancel(context.Background())
+	s.roster = newRoster(s)
 	mux, _, err := s.routes()
 	if err == nil {
 		s.undo, err = registerFleet(c)
@@ -212,6 +219,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 		err = errors.Join(err, ctx.Err())
 	}
+	s.roster.stop()
 	s.undo()
 	return err
 }

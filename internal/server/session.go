@@ -4,7 +4,6 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/hex"
 	"errors"
 	"io"
@@ -98,9 +97,11 @@ func (s *Server) public(w http.ResponseWriter, r *http.Request) bool {
 func (s *Server) session(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case r.Method == http.MethodGet:
+		role, err := s.authorized(r)
 		writeJSON(w, struct {
-			SignedIn bool `json:"signedIn"`
-		}{s.authorized(r) == nil})
+			SignedIn bool   `json:"signedIn"`
+			Role     string `json:"role"` // none, reader, operator, admin
+		}{err == nil, role.String()})
 	case r.Method != http.MethodPost && r.Method != http.MethodDelete:
 		w.Header().Set("Allow", "GET, POST, DELETE")
 		writeProblem(w, refuse(http.StatusMethodNotAllowed, "%s is not possible here; GET, POST or DELETE is", r.Method))
@@ -133,18 +134,19 @@ func (s *Server) signIn(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, &fleet.FieldError{Field: "body", Wrong: "cannot be read", Right: `{"token": "…"} or {"code": "…"}`})
 		return
 	}
-	got := digestOf(strings.TrimSpace(in.Token))
+	role := s.roleOf(in.Token)
 	switch {
 	case in.Code != "" && s.codes.take(in.Code, s.now()):
+		role = Admin // who sees what the server prints can read its token, too
 	case in.Code != "":
 		writeProblem(w, refuse(http.StatusUnauthorized, "this sign-in link was used already or is too old; sign in with the token, which `muster token` prints"))
 		return
-	case subtle.ConstantTimeCompare(got[:], s.token[:]) != 1:
+	case role == NoRole:
 		writeProblem(w, refuse(http.StatusUnauthorized, "this is not the token of this server; `muster token` prints it"))
 		return
 	}
 	until := s.now().Add(sessionLife)
-	http.SetCookie(w, s.cookie(r, s.sign(until), int(sessionLife/time.Second)))
+	http.SetCookie(w, s.cookie(r, s.sign(until, role), int(sessionLife/time.Second)))
 	w.WriteHeader(http.StatusNoContent)
 }
 
@@ -162,23 +164,29 @@ func fromOwnPage(r *http.Request) bool {
 }
 
 // signedIn checks the session of a request that carries no token.
-func (s *Server) signedIn(r *http.Request) (bool, error) {
+func (s *Server) signedIn(r *http.Request) (Role, error) {
 	c, err := r.Cookie(s.cookieName())
-	if err != nil || !s.valid(c.Value) {
-		return false, nil //nolint:nilerr // no cookie, no session
+	if err != nil {
+		return NoRole, nil //nolint:nilerr // no cookie, no session
 	}
-	switch r.Method {
-	case http.MethodGet, http.MethodHead:
-		switch r.Header.Get("Sec-Fetch-Site") {
-		case "", "none", "same-origin":
-			return true, nil
+	role := s.valid(c.Value)
+	if role == NoRole {
+		return NoRole, nil
+	}
+	// A WebSocket is a GET that any page can ask for, and that browsers let it
+	// read; another process of the control plane has looked at what it passes on.
+	upgrade := r.Header.Get("Upgrade") != "" && r.Header.Get(headerForwarded) == ""
+	if r.Method != http.MethodGet && r.Method != http.MethodHead || upgrade {
+		if !fromOwnPage(r) {
+			return NoRole, errForeign
 		}
-		return false, errForeign
+		return role, nil
 	}
-	if !fromOwnPage(r) {
-		return false, errForeign
+	switch r.Header.Get("Sec-Fetch-Site") {
+	case "", "none", "same-origin":
+		return role, nil
 	}
-	return true, nil
+	return NoRole, errForeign
 }
 
 // cookieName differs from server to server: they share a machine's cookies.
@@ -192,15 +200,24 @@ func (s *Server) cookie(r *http.Request, value string, age int) *http.Cookie {
 	}
 }
 
-func (s *Server) sign(until time.Time) string {
-	at := strconv.FormatInt(until.Unix(), 10)
+func (s *Server) sign(until time.Time, role Role) string {
+	at := strconv.FormatInt(until.Unix(), 10) + "." + role.String()
 	return at + "." + s.mac("session "+at)
 }
 
-func (s *Server) valid(value string) bool {
-	at, mac, _ := strings.Cut(value, ".")
+// valid is the role of a session; NoRole where it is none, or over.
+func (s *Server) valid(value string) Role {
+	cut := strings.LastIndexByte(value, '.')
+	if cut < 0 || !hmac.Equal([]byte(value[cut+1:]), []byte(s.mac("session "+value[:cut]))) {
+		return NoRole
+	}
+	at, name, _ := strings.Cut(value[:cut], ".")
 	until, err := strconv.ParseInt(at, 10, 64)
-	return err == nil && hmac.Equal([]byte(mac), []byte(s.mac("session "+at))) && s.now().Unix() < until
+	role, rerr := ParseRole(name)
+	if err != nil || rerr != nil || s.now().Unix() >= until {
+		return NoRole
+	}
+	return role
 }
 
 func (s *Server) mac(text string) string {

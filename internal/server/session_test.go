@@ -76,8 +76,8 @@ func TestLoggedOutSeesNothing(t *testing.T) {
 		at := strings.NewReplacer("{id}", "t0123456789abcdefghij", "{seq}", "1", "{name}", "x", "{path}", "x", "{digest}", strings.Repeat("0", 64)).Replace(path)
 		for _, c := range []*http.Cookie{
 			nil, {Name: r.server.cookieName(), Value: ""}, {Name: r.server.cookieName(), Value: "9999999999.00"},
-			{Name: r.server.cookieName(), Value: testToken}, {Name: "muster", Value: r.server.sign(time.Now().Add(time.Hour))},
-			{Name: r.server.cookieName(), Value: r.server.sign(time.Now().Add(-time.Second))},
+			{Name: r.server.cookieName(), Value: testToken}, {Name: "muster", Value: r.server.sign(time.Now().Add(time.Hour), Admin)},
+			{Name: r.server.cookieName(), Value: r.server.sign(time.Now().Add(-time.Second), Admin)},
 		} {
 			req := r.browse("GET", at, "", nil)
 			if c != nil {

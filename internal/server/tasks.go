@@ -126,6 +126,7 @@ type listInput struct {
 	State  []string `query:"state,explode" doc:"Only these states; may be repeated"`
 	Label  []string `query:"label,explode" doc:"Only with this label, as key=value; may be repeated"`
 	Since  string   `query:"since" doc:"Submitted at or after this time (RFC 3339) or in the time up to now (2h)"`
+	Query  string   `query:"q" maxLength:"200" doc:"Only with all of these words in id, name, team, pool, state, reason, repository, command, labels"`
 	Before string   `query:"before" doc:"The page behind this task"`
 	Limit  int      `query:"limit" minimum:"0" maximum:"10000" doc:"At most; 0 is 100"`
 }
@@ -163,7 +164,55 @@ func (s *Server) list(ctx context.Context, in *listInput) (*body[v1alpha1.TaskLi
 		return nil, &fleet.FieldError{Field: "query.before", Wrong: fmt.Sprintf("%q is not a task's identifier", shorten(in.Before)), Right: "the value of before in the page's answer"}
 	}
 	f.Before = fleet.TaskID(in.Before)
+	if words := strings.Fields(strings.ToLower(in.Query)); len(words) > 0 {
+		return s.search(ctx, f, words)
+	}
 	return s.page(ctx, f)
+}
+
+// mostSearched bounds the tasks that one request looks through; what is behind
+// them is the next page.
+const mostSearched = 10_000
+
+// search is page with words to be found, which no index holds. A page may have
+// fewer than wanted and yet name another.
+func (s *Server) search(ctx context.Context, f fleet.TaskFilter, words []string) (*body[v1alpha1.TaskList], error) {
+	limit := f.Limit
+	out := v1alpha1.TaskList{Tasks: []v1alpha1.TaskView{}}
+	f.Limit = 1000
+	for looked := 0; looked < mostSearched; looked += f.Limit {
+		tasks, err := s.Store.Tasks(ctx, f)
+		if err != nil {
+			return nil, err
+		}
+		for _, t := range tasks {
+			if len(out.Tasks) == limit {
+				out.Before = out.Tasks[limit-1].ID
+				return reply(out), nil
+			}
+			if hasWords(t, words) {
+				out.Tasks = append(out.Tasks, v1alpha1.NewTaskView(t))
+			}
+		}
+		if len(tasks) < f.Limit {
+			return reply(out), nil
+		}
+		f.Before = tasks[len(tasks)-1].ID
+	}
+	out.Before = f.Before
+	return reply(out), nil
+}
+
+func hasWords(t fleet.Task, words []string) bool {
+	all := []string{string(t.ID), t.Spec.Name, string(t.Spec.Tenant), string(t.Spec.Pool), string(t.State), string(t.Result.Reason), strings.Join(t.Spec.Command, " ")}
+	if t.Spec.Repo != nil {
+		all = append(all, t.Spec.Repo.URL)
+	}
+	for k, v := range t.Spec.Labels {
+		all = append(all, k+"="+v)
+	}
+	text := strings.ToLower(strings.Join(all, "\n"))
+	return !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(text, w) })
 }
 
 // page asks for one task more than wanted, to know whether there is another

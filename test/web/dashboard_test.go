@@ -69,6 +69,9 @@ func views(t *testing.T, p *page, done, long string) {
 		{"task", "task/" + done, "<b>bold</b>", ".log .a-red"},
 		{"tasks", "tasks", "quick", ".rows .tr"},
 		{"timeline", "timeline", "Scaling events", ".lanes svg path.area"},
+		{"nodes", "nodes", "Lead times", ".machine .cells i"},
+		{"patterns", "patterns", "What if", ".ifs .primary"},
+		{"cost", "cost", "Saved beside a fixed fleet", ".bars rect"},
 	} {
 		for _, size := range [][2]int64{{1440, 900}, {390, 844}} {
 			for _, scheme := range []string{"light", "dark"} {
@@ -92,10 +95,10 @@ func views(t *testing.T, p *page, done, long string) {
 
 // nothingRan: names, labels and logs that are markup stay text.
 func nothingRan(t *testing.T, p *page, long string) {
-	for _, at := range []string{"agents", "tasks", "task/" + long, "timeline", "fleet"} {
+	for _, at := range []string{"agents", "tasks", "task/" + long, "timeline", "fleet", "cost", "nodes", "patterns"} {
 		p.eval(fmt.Sprintf(`location.hash = %q`, "#/"+at), nil)
 		p.until(`document.querySelector(".page h1") !== null`)
-		if at != "timeline" && at != "fleet" {
+		if strings.HasPrefix(at, "a") || strings.HasPrefix(at, "task") {
 			p.says("<img src=x")
 		}
 		var odd int

@@ -24,6 +24,7 @@ type box struct {
 	rec       record
 	err       error
 	isolation fleet.Isolation
+	stages    fleet.StartStages // zero of one that was adopted
 	session   *link.Session
 	proxy     *egress.Proxy
 	watch     *watch

@@ -91,11 +91,14 @@ func (s *Sandboxes) bringUp(ctx context.Context, b *box, spec fleet.SandboxSpec)
 	if err != nil {
 		return err
 	}
+	lap := stopwatch(began)
+	b.stages.Image = lap()
 	leave, err := s.starts.enter(ctx)
 	if err != nil {
 		return err
 	}
 	defer leave()
+	b.stages.Turn = lap()
 	if spec.Startup > 0 { // fetching the image and waiting for a turn are no start
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, spec.Startup, errStartup)
@@ -107,6 +110,7 @@ func (s *Sandboxes) bringUp(ctx context.Context, b *box, spec fleet.SandboxSpec)
 	// The runner's own start is work, too; the template's commands wait for
 	// networks and disks, as anything that takes longer does.
 	if len(spec.Prepare) > 0 {
+		b.stages.Start = lap()
 		leave()
 	}
 	defer time.AfterFunc(longStart, leave).Stop()
@@ -118,6 +122,11 @@ func (s *Sandboxes) bringUp(ctx context.Context, b *box, spec fleet.SandboxSpec)
 		return startError(ctx, spec, err)
 	}
 	b.isolation.Lost = append(b.isolation.Lost, lost...)
+	if rest := lap(); len(spec.Prepare) > 0 {
+		b.stages.Prepare = rest
+	} else {
+		b.stages.Start = rest
+	}
 	s.o.Logger.Debug("sandbox ready", "sandbox", b.id, "runtime", c.kind, "took", time.Since(began))
 	return nil
 }

@@ -3,13 +3,16 @@
 
 import { h } from "./dom.js";
 import { ask, every, watch, live } from "./api.js";
-import { bytes, cores, count, has, moment, plural, since, span, words } from "./format.js";
+import { bytes, cores, count, has, moment, plural, since, span, usd, words } from "./format.js";
 import { empty, facts, meter, short, state } from "./parts.js";
 import { confinement } from "./agents.js";
 import { spark } from "./chart.js";
 import { eventRow } from "./events.js";
 import { Log } from "./log.js";
+import { acting } from "./role.js";
+import { Shell } from "./shell.js";
 
+const active = (t) => !final(t.state) && t.state !== "queued";
 const final = (s) => ["succeeded", "failed", "timed_out", "cancelled", "lost"].includes(s);
 
 export function start({ redraw, kind, id }) {
@@ -19,17 +22,13 @@ export function start({ redraw, kind, id }) {
 function sandbox(redraw, id) {
   let box;
   let problem = "";
-  const cpu = [];
   const stop = every(
     () => 2000,
     async (signal) => {
-      const all = (await ask("v1/sandboxes", { signal })).sandboxes;
-      const now = all.find((b) => b.id === id);
+      const [now] = (await ask(`v1/sandboxes?limit=1&trail=true&q=${encodeURIComponent(id)}`, { signal })).sandboxes;
       problem = now ? "" : "This sandbox does not exist any more.";
       if (now) {
         box = now;
-        cpu.push(now.usage.cpuNow || 0);
-        if (cpu.length > 60) cpu.shift();
       }
       redraw();
     },
@@ -43,7 +42,7 @@ function sandbox(redraw, id) {
         "div",
         { class: "sections" },
         h("section", {}, h("h2", {}, "Placement"), facts([["Pool", box.pool], ["Template", box.template], ["Node", box.node], ["Image", box.image], ["Created", moment(box.createdAt)], ["Ready", has(box.readyAt) ? moment(box.readyAt) : null], ["Task", box.task ? h("a", { href: `#/task/${encodeURIComponent(box.task)}` }, box.task) : "none yet"]])),
-        usagePart(box.usage, limitsOf(box.resources), cpu),
+        usagePart(box.usage, limitsOf(box.resources), box.trail),
         isolationPart(box.isolation),
       ),
     ];
@@ -60,21 +59,20 @@ function task(redraw, id) {
   let usage;
   let problem = "";
   let said = "";
-  const cpu = [];
   const path = `v1/tasks/${encodeURIComponent(id)}`;
   const log = new Log(`./${path}/log`, redraw);
+  const shell = new Shell(id, redraw);
   const load = async (signal) => {
     try {
       t = await ask(path, { signal });
       why = await ask(`${path}/explain`, { signal }).catch(() => null);
       if (t.sandbox) {
-        const all = await ask("v1/sandboxes?gone=1h", { signal });
-        box = all.sandboxes.find((b) => b.id === t.sandbox) || box;
+        const of = `limit=1&trail=true&q=${encodeURIComponent(t.sandbox)}`;
+        const found = (await ask(`v1/sandboxes?${of}`, { signal })).sandboxes[0] || (box ? null : (await ask(`v1/sandboxes?gone=1h&${of}`, { signal })).sandboxes[0]);
+        box = found || box;
       }
       if (t.sandbox && !final(t.state)) {
         usage = await ask(`${path}/usage`, { signal }).catch(() => usage);
-        cpu.push(usage?.cpuNow || 0);
-        if (cpu.length > 60) cpu.shift();
       } else usage = t.usage;
     } catch (e) {
       if (e.name === "AbortError") throw e;
@@ -98,9 +96,10 @@ function task(redraw, id) {
   const page = () => {
     if (!t) return problem ? empty(problem) : h("div", { class: "loading" });
     return [
-      head(t, act),
+      head(t, act, shell),
       said ? h("p", { class: "problem", role: "alert" }, said) : null,
       h("p", { class: "sentence" }, [why?.summary, final(t.state) && t.message && !why?.summary?.includes(t.message) ? t.message : ""].filter(Boolean).join(". ")),
+      shell.draw(active(t)),
       waterfall(t),
       h(
         "div",
@@ -109,7 +108,7 @@ function task(redraw, id) {
         h(
           "div",
           { class: "sections" },
-          usage ? usagePart(usage, box ? limitsOf(box.resources) : null, cpu) : null,
+          usage ? usagePart(usage, box ? limitsOf(box.resources) : null, final(t.state) ? null : box?.trail) : null,
           specPart(t),
           left(t, path),
           box ? isolationPart(box.isolation) : null,
@@ -124,12 +123,13 @@ function task(redraw, id) {
       stopPolling();
       stopWatching();
       log.stop();
+      shell.stop();
     },
     draw: page,
   };
 }
 
-function head(t, act) {
+function head(t, act, shell) {
   return h(
     "header",
     { class: "head" },
@@ -140,7 +140,8 @@ function head(t, act) {
       "div",
       { class: "actions" },
       t.patchBytes ? h("a", { class: "button", href: `./v1/tasks/${encodeURIComponent(t.id)}/patch`, download: `${t.id}.patch` }, `Patch, ${bytes(t.patchBytes)}`) : null,
-      final(t.state) ? h("button", { class: "button", onclick: () => act("retry") }, "Run again") : h("button", { class: "button danger", disabled: t.cancelling, onclick: () => confirm(`Cancel ${t.name || t.id}? Its sandbox is destroyed.`) && act("cancel") }, "Cancel"),
+      shell.button(active(t)),
+      final(t.state) ? h("button", acting("run a task again", { class: "button", onclick: () => act("retry") }), "Run again") : h("button", acting("cancel a task", { class: "button danger", disabled: t.cancelling, onclick: () => confirm(`Cancel ${t.name || t.id}? Its sandbox is destroyed.`) && act("cancel") }), "Cancel"),
     ),
   );
 }
@@ -170,17 +171,28 @@ function waterfall(t) {
   );
 }
 
-function usagePart(u, limits, cpu) {
-  const row = (name, now, limit, text) => h("div", { class: "use" }, h("span", {}, name), limit ? meter(now, limit, "wide") : h("span", {}), h("span", { class: "use-text" }, text));
+/** usagePart is what is used against the limits, and how that went of late. */
+function usagePart(u, limits, trail) {
   const against = (n, limit, f) => (limit ? `${f(n)} of ${f(limit)}` : f(n));
+  const row = (name, now, limit, f, line) =>
+    h(
+      "div",
+      { class: "use" },
+      h("span", {}, name),
+      limit ? meter(now, limit, "wide") : h("span", {}),
+      line?.length > 1 ? spark(line, limit, { width: 72, height: 16 }) : h("span", {}),
+      h("span", { class: "use-text" }, against(now, limit, f)),
+    );
+  const rate = trail?.ioBytes.slice(1); // the first has none before it
   return h(
     "section",
     {},
-    h("div", { class: "row-head" }, h("h2", {}, "Usage"), cpu.length > 1 ? spark(cpu, limits?.cpu, 120, 22) : null),
-    cpu.length ? row("CPU now", u.cpuNow || 0, limits?.cpu, against(u.cpuNow || 0, limits?.cpu, (n) => `${cores(n)}`)) : null,
-    row("Memory", u.memoryBytes || u.memoryPeakBytes, limits?.memory, against(u.memoryBytes || u.memoryPeakBytes, limits?.memory, bytes)),
-    row("Processes", u.pids || u.pidsPeak, limits?.pids, against(u.pids || u.pidsPeak, limits?.pids, count)),
-    row("Disk", u.diskBytes, limits?.disk, against(u.diskBytes, limits?.disk, bytes)),
+    h("h2", {}, "Usage"),
+    trail ? row("CPU now", u.cpuNow || 0, limits?.cpu, cores, trail.cpu) : null,
+    row("Memory", u.memoryBytes || u.memoryPeakBytes, limits?.memory, bytes, trail?.memory),
+    row("Processes", u.pids || u.pidsPeak, limits?.pids, count, trail?.pids),
+    row("Disk", u.diskBytes, limits?.disk, bytes),
+    rate?.length > 1 ? row("Disk traffic", rate.at(-1), 0, (n) => `${bytes(n)}/s`, rate) : null,
     facts([
       ["CPU time", `${span(u.cpuSeconds)}${u.cpuThrottledSeconds ? `, throttled ${span(u.cpuThrottledSeconds)}` : ""}`],
       ["Memory peak", bytes(u.memoryPeakBytes)],
@@ -191,6 +203,14 @@ function usagePart(u, limits, cpu) {
   );
 }
 
+/** costOf is a task's share of the nodes so far, and what that is for an hour. */
+function costOf(c) {
+  if (!c) return null;
+  const paid = c.computeMicroUSD / 1e6;
+  const hours = c.busySeconds / 3600;
+  return `${usd(paid)}${hours > 0 && paid > 0 ? ` for ${span(c.busySeconds)} in a sandbox, ${usd(paid / hours)} an hour` : ""}`;
+}
+
 function specPart(t) {
   const s = t.spec;
   return h(
@@ -199,8 +219,9 @@ function specPart(t) {
     h("h2", {}, "Task"),
     facts([
       ["Team", t.tenant],
-      ["Labels", Object.entries(t.labels || {}).map(([k, v]) => h("span", { class: "tag" }, `${k}=${v}`))],
+      ["Labels", t.labels && Object.entries(t.labels).map(([k, v]) => h("span", { class: "tag" }, `${k}=${v}`))],
       ["Pool", t.pool],
+      ["Cost", costOf(t.cost)],
       ["Launch", t.launch ? `${t.launch}, attempt ${t.attempt}` : null],
       ["Node", t.node],
       ["Sandbox", t.sandbox ? short(t.sandbox) : null],

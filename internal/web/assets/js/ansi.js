@@ -51,18 +51,28 @@ export class Ansi {
     this.rest = "";
     // The end may be half a sequence.
     const cut = text.lastIndexOf("\x1b");
-    if (cut >= 0 && text.length - cut < 64 && !/^\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[^[\]])/.test(text.slice(cut))) {
+    if (cut >= 0 && text.length - cut < 64 && /^\x1b(\[[0-?]*[ -/]*|[\]PX^_][^\x07\n]*)?$/.test(text.slice(cut))) {
       this.rest = text.slice(cut);
       text = text.slice(0, cut);
     }
     let at = 0;
-    const sequence = /\x1b(?:\[([0-?]*)[ -/]*([@-~])|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[^[\]])/g;
+    // A string for the terminal ends with its line at the latest: one without an
+    // end must not hide what comes behind it.
+    const sequence = /\x1b(?:\[([0-?]*)[ -/]*([@-~])|[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\)?|[^[\]PX^_\n])/g;
     for (let m; (m = sequence.exec(text)); ) {
       this.push(out, text.slice(at, m.index));
       if (m[2] === "m") this.sgr(m[1]);
       at = m.index + m[0].length;
     }
     this.push(out, text.slice(at));
+    return out;
+  }
+
+  /** end returns what was held back for the rest of a sequence that never came. */
+  end() {
+    const out = [];
+    this.push(out, this.rest);
+    this.rest = "";
     return out;
   }
 

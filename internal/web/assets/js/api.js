@@ -13,6 +13,7 @@ export const live = {
   fleet: null,
   spec: null,
   version: "",
+  role: "", // reader, operator, admin
   events: [], // newest last
   link: "connecting", // live, lost
   error: "",

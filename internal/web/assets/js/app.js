@@ -8,7 +8,12 @@ import * as agents from "./agents.js";
 import * as agent from "./agent.js";
 import * as tasks from "./tasks.js";
 import * as timeline from "./timeline.js";
+import * as cost from "./cost.js";
+import * as nodes from "./nodes.js";
+import * as patterns from "./patterns.js";
 import { icon } from "./parts.js";
+import { keys, keysButton } from "./keys.js";
+import { mayAct, why } from "./role.js";
 
 const root = document.getElementById("app");
 
@@ -17,6 +22,9 @@ const views = [
   { at: "agents", name: "Agents", icon: "agents", view: agents },
   { at: "tasks", name: "Tasks", icon: "tasks", view: tasks },
   { at: "timeline", name: "Timeline", icon: "timeline", view: timeline },
+  { at: "nodes", name: "Nodes", icon: "nodes", view: nodes },
+  { at: "cost", name: "Cost", icon: "cost", view: cost },
+  { at: "patterns", name: "Patterns", icon: "patterns", view: patterns },
 ];
 const details = { task: { view: agent, under: "tasks" }, sandbox: { view: agent, under: "agents" } };
 
@@ -58,7 +66,7 @@ function paint() {
             h("li", {}, h("a", { href: `#/${v.at}`, class: "view", "aria-current": shown.under === v.at ? "page" : null }, icon(v.icon), h("span", {}, v.name))),
           ),
         ),
-        h("div", { class: "side-end" }, linkState(), themeButton(), h("button", { class: "plain", onclick: signOut, title: "Sign out" }, icon("out"), h("span", {}, "Sign out")), h("div", { class: "version" }, live.version)),
+        h("div", { class: "side-end" }, linkState(), mayAct() ? null : h("div", { class: "role", title: why("change anything") }, "Reader: looks only"), keysButton(), themeButton(), h("button", { class: "plain", onclick: signOut, title: "Sign out" }, icon("out"), h("span", {}, "Sign out")), h("div", { class: "version" }, live.version)),
       ),
       h("main", { id: "main", class: "main", tabindex: "-1" }, live.choice && !live.fleet ? choice() : [banner(), h("div", { key: shown.key, class: `page page-${shown.name}` }, shown.draw())]),
     ),
@@ -118,12 +126,13 @@ function leave() {
   if (shown) shown.stop();
   if (end) end();
   shown = end = null;
-  Object.assign(live, { fleet: null, spec: null, version: "", events: [], link: "connecting", error: "", choice: null });
+  Object.assign(live, { fleet: null, spec: null, version: "", role: "", events: [], link: "connecting", error: "", choice: null });
   document.title = "Sign in · Muster";
-  signIn(root, enter);
+  signIn(root, async () => enter(await ask("session").catch(() => ({}))));
 }
 
-function enter() {
+function enter({ role }) {
+  live.role = role || "reader";
   draw(root);
   end = begin();
   go();
@@ -160,24 +169,9 @@ async function boot() {
     await ask("session", { method: "POST", body: { code: code[1] } }).catch(() => {});
   }
   const s = await ask("session").catch(() => ({ signedIn: false }));
-  if (s.signedIn) enter();
+  if (s.signedIn) enter(s);
   else leave();
 }
 
-// Keys: g and a letter go to a view, / goes to the search.
-let before = "";
-addEventListener("keydown", (e) => {
-  if (e.ctrlKey || e.metaKey || e.altKey || /^(input|textarea|select)$/i.test(e.target.tagName)) return;
-  const to = { f: "fleet", a: "agents", t: "tasks", l: "timeline" }[e.key];
-  if (before === "g" && to && end) location.hash = `#/${to}`;
-  else if (e.key === "/") {
-    const search = document.querySelector("input[type=search]");
-    if (search) {
-      e.preventDefault();
-      search.focus();
-    }
-  }
-  before = e.key;
-});
-
+keys((at) => end && (location.hash = `#/${at}`));
 boot();

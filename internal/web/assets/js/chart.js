@@ -53,27 +53,32 @@ export function hold(points, x, y, gap, base) {
   return d;
 }
 
-/** sparkline of plain numbers. */
-export function spark(values, most, width = 64, height = 18) {
-  if (values.length < 3) return h("svg", { class: "spark", viewBox: `0 0 ${width} ${height}`, width, height, "aria-hidden": "true" });
+/** between draws the room from lo to hi, each held until the next. */
+function between(points, x, y) {
+  if (points.length < 2) return "";
+  const edge = (k) => points.flatMap((p, i) => [[x(p.t), y(p[k])], [x(points[i + 1]?.t ?? p.end ?? p.t), y(p[k])]]);
+  return `M${[...edge("hi"), ...edge("lo").reverse()].map(([a, b]) => `${a.toFixed(1)} ${b.toFixed(1)}`).join("L")}Z`;
+}
+
+/** sparkline of plain numbers, oldest first, against most; with 40 of them it is full. */
+export function spark(values, most, { width = 64, height = 18, level = "" } = {}) {
+  const props = { class: `spark ${level}`, viewBox: `0 0 ${width} ${height}`, width, height, "aria-hidden": "true" };
+  if (values.length < 2) return h("svg", props, h("path", { class: "spark-area" }), h("path", { class: "spark-line" }));
   const top = Math.max(most || 0, ...values) || 1;
-  const step = width / Math.max(29, values.length - 1);
-  const x = (i) => width - (values.length - 1 - i) * step;
-  const y = (v) => height - 1 - (v / top) * (height - 3);
-  const line = values.map((v, i) => `${i ? "L" : "M"}${x(i).toFixed(1)} ${y(v).toFixed(1)}`).join("");
-  return h(
-    "svg",
-    { class: "spark", viewBox: `0 0 ${width} ${height}`, width, height, "aria-hidden": "true" },
-    h("path", { class: "spark-area", d: `${line}V${height}H${x(0).toFixed(1)}Z` }),
-    h("path", { class: "spark-line", d: line }),
-  );
+  const step = width / Math.max(39, values.length - 1);
+  const y = (v) => (height - 1 - (v / top) * (height - 2)).toFixed(1);
+  const first = (width - (values.length - 1) * step).toFixed(1);
+  let line = `M${first} ${y(values[0])}`;
+  for (let i = 1; i < values.length; i++) line += `L${(width - (values.length - 1 - i) * step).toFixed(1)} ${y(values[i])}`;
+  return h("svg", props, h("path", { class: "spark-area", d: `${line}V${height}H${first}Z` }), h("path", { class: "spark-line", d: line }));
 }
 
 /**
  * lane is one strip of a chart over time. areas are stacked from below, lines
- * lie on top: {name, tone, points: [{t, v}]}.
+ * lie on top: {name, tone, points: [{t, v}]}. bands lie below both, from lo to
+ * hi: {tone, points: [{t, lo, hi}]}.
  */
-export function lane({ width, height, from, to, gap, areas = [], lines = [], label, left = 36, bottom = 0, cursor = null, limit = null }) {
+export function lane({ width, height, from, to, gap, areas = [], lines = [], bands = [], label, left = 36, bottom = 0, cursor = null, limit = null }) {
   const right = 8;
   const x = (t) => left + ((Math.max(from, Math.min(to, t)) - from) / (to - from)) * (width - left - right);
   let most = 1;
@@ -85,6 +90,7 @@ export function lane({ width, height, from, to, gap, areas = [], lines = [], lab
     });
   }
   for (const l of lines) for (const p of l.points) most = Math.max(most, p.v);
+  for (const b of bands) for (const p of b.points) most = Math.max(most, p.hi);
   if (limit !== null && limit <= most * 2.5) most = Math.max(most, limit);
   const marks = ticks(most);
   const top = Math.max(marks.at(-1), most);
@@ -100,6 +106,7 @@ export function lane({ width, height, from, to, gap, areas = [], lines = [], lab
     "svg",
     { class: "lane", viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": label },
     marks.map((v) => h("g", {}, h("line", { class: v ? "grid" : "axis", x1: left, x2: width - right, y1: y(v), y2: y(v) }), h("text", { class: "tick", x: left - 8, y: y(v) + 3.5, "text-anchor": "end" }, String(v)))),
+    bands.map((b) => h("path", { class: `band tone-${b.tone}`, d: between(b.points, x, y) })),
     stacked,
     limit !== null && limit <= top ? h("line", { class: "limit", x1: left, x2: width - right, y1: y(limit), y2: y(limit) }) : null,
     lines.map((l) => h("path", { class: `line tone-${l.tone}`, d: hold(l.points, x, y, gap) })),

@@ -8,10 +8,29 @@ export function h(tag, props, ...kids) {
   return { tag, props: props || {}, kids: flat(kids, []) };
 }
 
+/**
+ * memo makes a node of make() only where one of deps is another than the last
+ * time for this key; else what is there stays as it is.
+ */
+export const memo = (key, deps, make) => ({ tag: "memo", props: { key }, kids: [], deps, make });
+
+const made = (v) => {
+  if (!v.make) return v;
+  const node = v.make();
+  node.props.key = v.props.key;
+  node.deps = v.deps;
+  return node;
+};
+
+// What turns the order of text around, and other control characters, would let
+// a name show as another one: they are made visible.
+const odd = /[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
+const shown = (s) => s.replace(odd, "\ufffd");
+
 function flat(list, out) {
   for (const k of list) {
     if (Array.isArray(k)) flat(k, out);
-    else if (k !== null && k !== undefined && k !== false && k !== true) out.push(typeof k === "object" ? k : String(k));
+    else if (k !== null && k !== undefined && k !== false && k !== true) out.push(typeof k === "object" ? k : shown(String(k)));
   }
   return out;
 }
@@ -37,7 +56,7 @@ function patchProps(el, was, now) {
 }
 
 function set(el, name, value, was) {
-  if (name === "key" || name === "ref") return;
+  if (name === "key" || name === "ref" || name === "raw") return;
   if (name.startsWith("on")) {
     el[name] = value || null;
   } else if (name === "style") {
@@ -49,7 +68,7 @@ function set(el, name, value, was) {
   } else if (value === null || value === undefined || value === false) {
     el.removeAttribute(name);
   } else {
-    el.setAttribute(name, value === true ? "" : value);
+    el.setAttribute(name, value === true ? "" : name === "title" || name === "aria-label" ? shown(String(value)) : value);
   }
 }
 
@@ -66,10 +85,16 @@ function patchKids(el, kids, svg) {
   let next = 0;
   const out = [];
   const kept = new Set();
-  for (const v of kids) {
+  for (let v of kids) {
     let o;
     if (v.props && v.props.key !== undefined) {
       o = keyed.get(v.props.key);
+      if (v.make && o && o.v.deps && v.deps.every((d, i) => d === o.v.deps[i])) {
+        kept.add(o);
+        out.push(o);
+        continue;
+      }
+      v = made(v);
       if (o && o.v.tag !== v.tag) o = undefined;
     } else if (next < plain.length && tagOf(plain[next].v) === tagOf(v)) {
       o = plain[next++];

@@ -66,3 +66,16 @@ export function moment(t) {
 export const words = (s) => String(s).replaceAll("_", " ");
 
 export const capital = (s) => s.charAt(0).toUpperCase() + s.slice(1);
+
+/** money writes an amount of millionths of a dollar: cents, more digits for little, none for much. */
+export function money(micro) {
+  const v = Math.abs(micro) / 1e6;
+  const digits = v === 0 || v >= 1000 ? 0 : v >= 0.1 ? 2 : v >= 0.001 ? 4 : 6;
+  return `${micro < 0 ? "−" : ""}$${v.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits })}`;
+}
+
+/** share writes a part of 1 in percent. */
+export const share = (v) => `${(v * 100).toFixed(Math.abs(v) < 0.0995 && v !== 0 ? 1 : 0)} %`;
+
+/** hours writes a number of hours. */
+export const hours = (n) => `${n >= 100 ? count(Math.round(n)) : trim(n, n < 10 ? 2 : 1)} h`;

@@ -20,6 +20,7 @@ export class Log {
     this.source.addEventListener("log", (m) => this.take(JSON.parse(m.data)));
     this.source.addEventListener("end", () => {
       this.ended = true;
+      for (const [name, s] of Object.entries(this.streams)) this.add(name, s, s.ansi.end());
       this.source.close();
       redraw();
     });
@@ -37,19 +38,23 @@ export class Log {
     }
     const raw = Uint8Array.from(atob(r.data), (c) => c.charCodeAt(0));
     const s = (this.streams[r.stream] ||= { ansi: new Ansi(), decoder: new TextDecoder(), open: null });
-    for (const [cls, text] of s.ansi.feed(s.decoder.decode(raw, { stream: true }))) {
+    this.add(r.stream, s, s.ansi.feed(s.decoder.decode(raw, { stream: true })));
+    this.redraw();
+  }
+
+  add(stream, s, pieces) {
+    for (const [cls, text] of pieces) {
       const parts = text.split("\n");
       parts.forEach((part, i) => {
         if (i > 0) s.open = null;
         if (part === "" && i === parts.length - 1) return;
-        if (!s.open) s.open = this.line(r.stream, []);
+        if (!s.open) s.open = this.line(stream, []);
         // A bare carriage return writes the line anew.
         const anew = part.lastIndexOf("\r");
         if (anew >= 0) s.open.pieces = [];
         s.open.pieces = [...s.open.pieces, [cls, part.slice(anew + 1)]];
       });
     }
-    this.redraw();
   }
 
   line(stream, pieces) {

@@ -5,6 +5,7 @@ import { ask, every, live, watch } from "./api.js";
 import { count, has, moment, since, span, words } from "./format.js";
 import { chips, empty, icon, short, state, title } from "./parts.js";
 import { Table } from "./list.js";
+import { acting } from "./role.js";
 
 const groups = {
   all: ["All", ""],
@@ -37,12 +38,12 @@ export function start({ redraw }) {
   let label = "";
   let problem = "";
   const form = new Form(redraw);
-  let made = null; // what was found last, and of what
 
   const query = (more) => {
     const q = new URLSearchParams({ limit: "200" });
     if (groups[chosen][1]) q.set("state", groups[chosen][1]);
     if (/^[^=,]+=[^,]*$/.test(label)) q.set("label", label);
+    if (text.trim()) q.set("q", text.trim());
     if (more) q.set("before", more);
     return `v1/tasks?${q}`;
   };
@@ -89,29 +90,23 @@ export function start({ redraw }) {
   };
   const stopPolling = every(() => 5000, load);
   const stopWatching = watch((what) => what === "events" && live.events.at(-1)?.layer === "tasks" && !timer && (timer = setTimeout(() => ((timer = 0), load()), 1000)));
-  const table = new Table({ columns, redraw, label: "Tasks", sort: "submitted", down: true, open: (t) => `#/task/${encodeURIComponent(t.id)}`, near: more });
+  const table = new Table({ columns, redraw, label: "Tasks", sort: "submitted", down: true, open: (t) => `#/task/${encodeURIComponent(t.id)}`, near: (first, last) => last >= (rows?.length || 0) && more() });
 
   const draw = () => {
-    const parts = text.toLowerCase().split(/\s+/).filter(Boolean);
-    const fits = (t) => {
-      const all = [t.id, t.name, t.tenant, t.pool, t.state, t.reason, t.spec.repo?.url, t.spec.command.join(" "), ...Object.entries(t.labels || {}).map((l) => l.join("="))].join(" ").toLowerCase();
-      return parts.every((p) => all.includes(p));
-    };
-    if (!made || made.rows !== rows || made.text !== text) made = { rows, text, found: parts.length ? (rows || []).filter(fits) : rows || [] };
-    const found = made.found;
-    if (parts.length && before && found.length < 50) more(); // the search goes on further back
+    const found = rows || [];
+    if (rows && !rows.length && before) more(); // the search goes on further back
     const f = live.fleet;
     const n = { waiting: f?.backlog, active: f?.inFlight };
     return [
       title(
         "Tasks",
         f ? h("span", { class: "head-count" }, `${count(f.backlog)} waiting, ${count(f.inFlight)} active`) : null,
-        h("div", { class: "actions" }, h("button", { class: "primary", onclick: () => form.open() }, icon("plus"), "Submit")),
+        h("div", { class: "actions" }, h("button", acting("submit tasks", { class: "primary", onclick: () => form.open() }), icon("plus"), "Submit")),
       ),
       h(
         "div",
         { class: "tools" },
-        h("input", { type: "search", placeholder: "Search name, command, repository", "aria-label": "Search tasks", value: text, oninput: (e) => ((text = e.target.value), redraw()) }),
+        h("input", { type: "search", placeholder: "Search name, command, repository", "aria-label": "Search tasks", value: text, maxlength: 200, oninput: (e) => ((text = e.target.value), soon(200)) }),
         h("input", { class: "label-filter", type: "text", placeholder: "Label, as team=payments", "aria-label": "Filter by label", value: label, oninput: (e) => ((label = e.target.value.trim()), soon(300)) }),
         chips("State", Object.entries(groups).map(([id, [name]]) => [id, name, n[id]]), chosen, (c) => {
           chosen = c;
@@ -120,7 +115,7 @@ export function start({ redraw }) {
         }),
       ),
       problem ? h("p", { class: "problem", role: "alert" }, problem) : null,
-      !rows ? h("div", { class: "loading" }) : found.length ? table.draw(found, (t) => t.id) : empty(rows.length ? "No task fits the search." : "No task here.", chosen === "all" && !label && !rows.length ? "Submit one here, or with `muster submit`." : null),
+      !rows ? h("div", { class: "loading" }) : found.length ? table.draw(found) : empty(text || label ? "No task fits the search." : "No task here.", chosen === "all" && !label && !rows.length ? "Submit one here, or with `muster submit`." : null),
       form.draw(),
     ];
   };

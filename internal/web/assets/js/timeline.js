@@ -29,14 +29,19 @@ export function start({ redraw }) {
   let problem = "";
   let width = 1000;
 
+  let ahead = null; // what is expected
+  // A fourth of the time on top is what is expected, where that says something.
+  const foresees = () => !zoom && Number(range) >= 3600 && Number(range) <= 604800;
   const bounds = () => (zoom ? zoom : [Date.now() - Number(range) * 1000, Date.now()]);
   const load = async (signal) => {
     const [from, to] = bounds();
     const at = `since=${new Date(from).toISOString()}&until=${new Date(to).toISOString()}`;
     const step = Math.max(1, Math.ceil((to - from) / 1000 / 400));
     try {
-      const [s, e] = await Promise.all([ask(`v1/fleet/series?${at}&step=${step}s`, { signal }), scalingSince(new Date(from), signal)]);
+      const horizon = `${Math.max(1, Math.round(Number(range) / 240))}m`;
+      const [s, e, f] = await Promise.all([ask(`v1/fleet/series?${at}&step=${step}s`, { signal }), scalingSince(new Date(from), signal), foresees() ? ask(`v1/forecast?horizon=${horizon}`, { signal }).catch(() => null) : null]);
       series = s;
+      ahead = f?.steps?.length ? f : null;
       events = e.filter((x) => Date.parse(x.at) <= to);
       problem = "";
     } catch (err) {
@@ -59,15 +64,20 @@ export function start({ redraw }) {
     redraw();
   };
 
-  const timeAt = (e) => {
+  const seen = () => {
     const [from, to] = bounds();
+    return [from, ahead && foresees() ? to + (to - from) / 4 : to];
+  };
+  const timeAt = (e) => {
+    const [from, to] = seen();
     const box = e.currentTarget.getBoundingClientRect();
     const share = (e.clientX - box.left - left) / (box.width - left - right);
     return from + Math.max(0, Math.min(1, share)) * (to - from);
   };
 
   const draw = () => {
-    const [from, to] = bounds();
+    const [from, to] = seen();
+    const [, now] = bounds();
     const whole = to - from;
     const span0 = [
       title(
@@ -83,11 +93,13 @@ export function start({ redraw }) {
     ];
     if (!series) return [span0, problem ? h("p", { class: "problem", role: "alert" }, problem) : h("div", { class: "loading" })];
     const points = series.points.map((p) => ({ ...p, t: Date.parse(p.at) }));
-    const pick = (f) => points.map((p) => ({ t: p.t, v: f(p), end: to }));
+    const pick = (f) => points.map((p) => ({ t: p.t, v: f(p), end: now }));
     const gap = Math.max(95e3, series.stepSeconds * 1500);
     const most = live.spec?.spec.capacity?.sandboxes?.max;
     const common = { width, from, to, gap, left, cursor };
-    const at = cursor === null ? null : points.findLast((p) => p.t <= cursor) || null;
+    const expected = ahead && foresees() ? ahead.steps.map((x) => ({ t: Math.max(now, Date.parse(x.from)), end: Math.min(to, Date.parse(x.from) + ahead.stepSeconds * 1000), lo: x.demand.p10, hi: x.demand.p90, v: x.demand.p50 })).filter((x) => x.t < to && x.end > now) : [];
+    const floors = points.some((p) => p.floor > 0);
+    const at = cursor === null || cursor > now ? null : points.findLast((p) => p.t <= cursor) || null;
     return [
       span0,
       problem ? h("p", { class: "problem", role: "alert" }, problem) : null,
@@ -126,17 +138,17 @@ export function start({ redraw }) {
             redraw();
           },
         },
-        h("div", { class: "lane-head" }, h("h2", {}, "Demand and sandboxes"), legend()),
+        h("div", { class: "lane-head" }, h("h2", {}, "Demand and sandboxes"), legend(), expected.length ? h("span", { class: "muted" }, `the band is what is expected, 8 of 10 times`) : null),
         points.length
-          ? lane({ ...common, height: 220, label: "Demand beside running, starting and warm sandboxes", limit: most ?? null, areas: [{ tone: "running", points: pick((p) => p.running) }, { tone: "starting", points: pick((p) => p.starting) }, { tone: "warm", points: pick((p) => p.ready) }], lines: [{ tone: "demand", points: pick((p) => p.backlog + p.inFlight) }] })
+          ? lane({ ...common, height: 220, label: "Demand beside running, starting and warm sandboxes", limit: most ?? null, areas: [{ tone: "running", points: pick((p) => p.running) }, { tone: "starting", points: pick((p) => p.starting) }, { tone: "warm", points: pick((p) => p.ready) }], bands: [{ tone: "demand", points: expected }], lines: [{ tone: "demand", points: pick((p) => p.backlog + p.inFlight) }, { tone: "target", points: expected }] })
           : empty("No decision was journaled in this time."),
         marks(events, from, to, width, chosen, choose),
-        h("div", { class: "lane-head" }, h("h2", {}, "Warm"), h("ul", { class: "keys" }, h("li", { class: "tone-warm" }, h("i", { "aria-hidden": "true" }), "ready"), h("li", { class: "tone-target" }, h("i", { class: "dash", "aria-hidden": "true" }), "wanted beyond demand"))),
-        points.length ? lane({ ...common, height: 90, label: "Warm sandboxes", areas: [{ tone: "warm", points: pick((p) => p.ready) }], lines: [{ tone: "target", points: pick((p) => p.warmTarget) }] }) : null,
+        h("div", { class: "lane-head" }, h("h2", {}, "Warm"), h("ul", { class: "keys" }, h("li", { class: "tone-warm" }, h("i", { "aria-hidden": "true" }), "ready"), h("li", { class: "tone-target" }, h("i", { class: "dash", "aria-hidden": "true" }), "wanted beyond demand"), floors ? h("li", { class: "tone-bad" }, h("i", { class: "dash", "aria-hidden": "true" }), "floor of the calendar") : null)),
+        points.length ? lane({ ...common, height: 90, label: "Warm sandboxes", areas: [{ tone: "warm", points: pick((p) => p.ready) }], lines: [{ tone: "target", points: pick((p) => p.warmTarget) }, ...(floors ? [{ tone: "bad", points: pick((p) => p.floor) }] : [])] }) : null,
         h("div", { class: "lane-head" }, h("h2", {}, "Nodes")),
         points.length ? lane({ ...common, height: 86, bottom: 20, label: "Nodes", areas: [{ tone: "node", points: pick((p) => p.nodes) }], lines: [{ tone: "target", points: pick((p) => p.nodesDesired) }] }) : null,
         drag && Math.abs(drag.to - drag.from) > whole / 200 ? h("div", { class: "brush", style: brush(drag, from, to, width) }) : null,
-        at ? readout(at, cursor, whole) : h("div", { class: "readout muted" }, "Point at the chart for values, drag to zoom, choose a mark for its decision."),
+        cursor > now && expected.length ? foreseen(expected, cursor, whole) : at ? readout(at, cursor, whole) : h("div", { class: "readout muted" }, "Point at the chart for values, drag to zoom, choose a mark for its decision."),
       ),
       h("div", { class: "split" }, h("section", { class: "recent" }, h("h2", {}, "Scaling events"), events.length ? h("ol", { class: "events tall", "aria-label": "Scaling events, newest first" }, events.slice(-200).reverse().map((e) => eventRow(e, { chosen: chosen?.seq === e.seq, choose, whole: true }))) : empty("Nothing was scaled in this time.")), decision(chosen, why)),
     ];
@@ -154,6 +166,11 @@ function brush(d, from, to, width) {
 function readout(p, cursor, whole) {
   const row = (tone, name, v) => h("span", { class: `tone-${tone}` }, h("i", { "aria-hidden": "true" }), name, " ", h("b", {}, count(v)));
   return h("div", { class: "readout" }, h("time", {}, whole > 86400e3 ? moment(cursor) : clock(cursor)), row("demand", "demand", p.backlog + p.inFlight), row("running", "running", p.running), row("starting", "starting", p.starting), row("warm", "warm", p.ready), row("node", "nodes", p.nodes), h("span", { class: "muted" }, "want ", h("b", {}, count(p.desired))));
+}
+
+function foreseen(expected, cursor, whole) {
+  const x = expected.findLast((p) => p.t <= cursor) || expected[0];
+  return h("div", { class: "readout" }, h("time", {}, whole > 86400e3 ? moment(cursor) : clock(cursor)), h("span", {}, "expected demand ", h("b", {}, `${count(Math.round(x.lo))} to ${count(Math.round(x.hi))}`), `, half of the times up to ${count(Math.round(x.v))}`));
 }
 
 /** marks are the scaling events below the chart. Those too close for a finger share one place. */
@@ -192,12 +209,21 @@ function decision(e, why) {
     e.bound ? h("p", {}, "Bound by ", h("span", { class: "tag" }, e.bound)) : null,
     numbers.length ? h("dl", { class: "numbers" }, numbers.map(([k, v]) => h("div", {}, h("dt", {}, numberName(k)), h("dd", {}, /Seconds$/.test(k) ? span(v) : String(+v.toFixed(3)))))) : null,
     !why ? h("div", { class: "loading" }) : null,
+    why?.otherwise?.length ? otherwise(why.otherwise) : null,
     d ? table(d) : null,
     why?.steps?.length > 1 ? [h("h3", {}, "What happened"), h("ol", { class: "events" }, why.steps.map((s) => eventRow(s)))] : null,
   );
 }
 
 const numberName = (k) => k.replace(/Seconds$/, "").replace(/([A-Z])/g, (c) => ` ${c.toLowerCase()}`);
+
+/** otherwise is the same decision made again without bounds. */
+function otherwise(list) {
+  return [
+    h("h3", {}, "Without the bound"),
+    h("ul", { class: "otherwise" }, list.map((o) => h("li", {}, h("b", {}, o.pool || "nodes"), o.without === o.desired ? ` starts ${count(o.withoutStarted)} rather than ${count(o.started)}` : ` wants ${count(o.without)} rather than ${count(o.desired)}`, h("span", { class: "event-why" }, o.reason)))),
+  ];
+}
 
 /** table is a decision: per pool what was there and what is wanted, then what is done. */
 function table(d) {
