@@ -104,8 +104,8 @@ func (w *writer) more(s *Sum) {
 	}
 }
 
-func modelNumbers(m *fleet.ModelUse) []*int64 {
-	return []*int64{&m.Reports, &m.Priced, &m.MicroUSD, &m.InputTokens, &m.CacheReadTokens, &m.CacheWriteTokens, &m.OutputTokens}
+func modelNumbers(m *fleet.ModelUse) [7]*int64 {
+	return [7]*int64{&m.Reports, &m.Priced, &m.MicroUSD, &m.InputTokens, &m.CacheReadTokens, &m.CacheWriteTokens, &m.OutputTokens}
 }
 
 // more reads what only some lines have.
