@@ -2,6 +2,7 @@ package v1alpha1
 
 import (
 	"reflect"
+	"slices"
 	"strings"
 )
 
@@ -115,7 +116,7 @@ func (f *Fleet) MustBeRestarted(g *Fleet) bool {
 	fixed := func(s FleetSpec) FleetSpec {
 		return FleetSpec{
 			Mode: s.Mode, Queue: s.Queue, Nodes: s.Nodes, Secrets: s.Secrets, Webhooks: s.Webhooks,
-			Workers: s.Workers, KEDA: s.KEDA, Targets: s.Targets, Tenants: s.Tenants,
+			Workers: s.Workers, KEDA: s.KEDA, Targets: s.Targets, Tenants: shares(s.Tenants),
 		}
 	}
 	a, b := fixed(f.Spec), fixed(g.Spec)
@@ -124,3 +125,15 @@ func (f *Fleet) MustBeRestarted(g *Fleet) bool {
 	}
 	return !reflect.DeepEqual(a, b) || f.Spec.HasConsumers() != g.Spec.HasConsumers()
 }
+
+// shares are tenants without their budgets, which change as the fleet runs.
+func shares(all []Tenant) []Tenant {
+	out := slices.Clone(all)
+	for i := range out {
+		out[i].Budget = nil
+	}
+	return out
+}
+
+// SameShares tells whether two fleets give their tenants the same.
+func SameShares(a, b []Tenant) bool { return reflect.DeepEqual(shares(a), shares(b)) }

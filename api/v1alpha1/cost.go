@@ -76,12 +76,6 @@ type Price struct {
 	ValidUntil string `json:"validUntil,omitempty" kube:"text=64"`
 }
 
-// Budget bounds spending, in US dollars; 0 is no bound.
-type Budget struct {
-	PerHour float64 `json:"perHour,omitempty" minimum:"0" maximum:"1000000000"`
-	PerDay  float64 `json:"perDay,omitempty" minimum:"0" maximum:"1000000000"`
-}
-
 // priceTime reads a time of a price; zero for none.
 func priceTime(s string) (time.Time, error) {
 	if s == "" {
@@ -108,8 +102,6 @@ func (s *FleetSpec) validateCost(ps *problems) {
 	c := &s.Cost
 	const field = "spec.cost"
 	ps.real(field+".nodeHourUSD", c.NodeHourUSD, 0, 1e6)
-	ps.real(field+".budget.perHour", c.Budget.PerHour, 0, 1e9)
-	ps.real(field+".budget.perDay", c.Budget.PerDay, 0, 1e9)
 	s.validateHost(ps)
 	validatePrices(ps, field+".prices", c.Prices)
 	if c.PriceFile != "" && !filepath.IsAbs(c.PriceFile) {
@@ -124,7 +116,7 @@ func (s *FleetSpec) validateCost(ps *problems) {
 		}
 		ps.labels(at(field+".labels", i), map[string]string{l: ""})
 	}
-	s.validateBudget(ps)
+	s.validateBudgets(ps)
 }
 
 func (s *FleetSpec) validateHost(ps *problems) {
@@ -143,20 +135,6 @@ func (s *FleetSpec) validateHost(ps *problems) {
 		ps.addf(field, "nodeHourUSD or prices", "is for one machine, and nodes.provider is %s", clip(s.Nodes.Provider))
 	case h.PurchaseUSD == 0 && h.MonthlyUSD == 0:
 		ps.addf(field, "purchaseUSD, monthlyUSD or both", "says no price")
-	}
-}
-
-// validateBudget refuses what could never be kept.
-func (s *FleetSpec) validateBudget(ps *problems) {
-	least := float64(s.Nodes.Min) * s.Cost.NodeHour()
-	for _, b := range []struct {
-		field       string
-		have, hours float64
-	}{{"perHour", s.Cost.Budget.PerHour, 1}, {"perDay", s.Cost.Budget.PerDay, 24}} {
-		if b.have > 0 && least*b.hours > b.have {
-			ps.addf("spec.cost.budget."+b.field, fmt.Sprintf("at least %.2f, or a smaller nodes.min", least*b.hours),
-				"%g is less than what the standing minimum, nodes.min of %d, costs", b.have, s.Nodes.Min)
-		}
 	}
 }
 

@@ -29,12 +29,22 @@ func TestCostRefused(t *testing.T) {
 		"{labels: [a, a]}":                                                                      "spec.cost.labels[1]",
 		"{nodeHourUSD: -1}":                                                                     "spec.cost.nodeHourUSD",
 		"{nodeHourUSD: 2, budget: {perHour: 5}}\n  mode: scale\n  nodes: {provider: kubernetes, min: 3}": "spec.cost.budget.perHour: 5 is less than what the standing minimum",
+		"{nodeHourUSD: 2, budget: {perDay: 47}}":                                                         "spec.cost.budget.perDay: 47 is less than what the standing minimum, this machine, costs; want at least 48.00",
+		"{nodeHourUSD: 1, budget: {perMonth: 700}}":                                                      "spec.cost.budget.perMonth: 700 is less than",
+		"{budget: {perMonth: -1}}":                                                                       "spec.cost.budget.perMonth: -1 is negative",
+		"{budget: {perDay: 5, warnAt: [80, 50]}}":                                                        "spec.cost.budget.warnAt[1]: 50 is not above the 80 before it",
+		"{budget: {perDay: 5, warnAt: [0]}}":                                                             "spec.cost.budget.warnAt[0]: 0 is not allowed",
+		"{budget: {perDay: 5, webhook: \"ftp://x\"}}":                                                    "spec.cost.budget.webhook",
+		"{budget: {webhook: \"https://x.test\"}}":                                                        "spec.cost.budget.webhook: is there, and there is no budget",
+		"{}\n  tenants: [{name: pay, budget: {perHour: -2}}]":                                            "spec.tenants[0].budget.perHour: -2",
+		"{budget: {perDay: 5}}\n  mode: scale\n  queue: {type: redis}":                                   "spec.cost.budget: cannot be kept: with mode: scale others run the workers",
 	} {
 		if _, err := costFleet(cost); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", cost, err, want)
 		}
 	}
 	for _, cost := range []string{
+		"{nodeHourUSD: 2, budget: {perHour: 2, perDay: 48, perMonth: 1488, warnAt: [10, 100, 150], webhook: \"https://x.test/y\"}}\n  tenants: [{name: pay, budget: {perDay: 1}}]",
 		"{nodeHourUSD: 0.4, labels: [tier, example.com/tier]}", "{host: {purchaseUSD: 8000, monthlyUSD: 60}}",
 		"{prices: [{perHour: 0}, {group: a, perHour: 1, validUntil: 2026-01-01}, {group: a, perHour: 2, validFrom: 2026-01-01, currency: USD, minimumBilling: 1m}]}",
 	} {

@@ -27,6 +27,8 @@ type FleetView struct {
 	Pools            []PoolView       `json:"pools"`
 	Nodes            []fleet.NodeView `json:"nodes"`
 	NodeHourUSD      float64          `json:"nodeHourUSD,omitempty"`
+	// Budgets are left out where there are none.
+	Budgets []fleet.BudgetView `json:"budgets,omitempty" doc:"How the budgets are kept, the fleet's first"`
 	// Dedication is left out where nodes are not meant for agents alone.
 	Dedication *fleet.DedicationView `json:"dedication,omitempty" doc:"Whether agents share no machine with anything else, as last looked"`
 }

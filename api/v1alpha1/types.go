@@ -209,6 +209,8 @@ type Tenant struct {
 	Name       string  `json:"name"`
 	Weight     float64 `json:"weight,omitempty" minimum:"0.001" maximum:"1000000"` // default 1
 	MaxRunning int     `json:"maxRunning,omitempty" minimum:"0"`                   // 0: no bound
+	// Budget bounds what its tasks are charged; the other tenants go on.
+	Budget *TenantBudget `json:"budget,omitempty"`
 }
 
 // Secrets says where named secrets come from. They are read at claim time

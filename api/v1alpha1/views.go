@@ -40,6 +40,8 @@ type TaskView struct {
 
 	Phases PhasesView `json:"phases"`
 	Usage  *UsageView `json:"usage,omitempty"`
+	// Model is what the agent says, and stands beside Cost.
+	Model *fleet.ModelUse `json:"model,omitempty" doc:"What the agent's own output reports of the models it used, over all attempts; absent where it reports nothing"`
 	// Cost is there for one task, not in lists.
 	Cost *TaskCostView `json:"cost,omitempty" doc:"What it has cost so far; absent in lists, and where nothing was charged yet"`
 
@@ -110,7 +112,7 @@ func NewTaskView(t fleet.Task) TaskView {
 		LogBytes: t.Result.LogBytes, LogDropped: t.Result.LogDropped,
 		PatchBytes: t.Result.PatchBytes, PatchNote: t.Result.PatchNote,
 		Artifacts: t.Result.Artifacts, ArtifactNote: t.Result.ArtifactNote,
-		Origin: t.Spec.Origin, Spec: NewTaskSpec(t.Spec),
+		Model: t.Result.Model, Origin: t.Spec.Origin, Spec: NewTaskSpec(t.Spec),
 	}
 	if t.State.Final() && t.Result.ExitCode >= 0 && exited(t) {
 		code := t.Result.ExitCode

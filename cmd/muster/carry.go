@@ -129,7 +129,7 @@ func (c *carrying) adapt(ctx, life context.Context, f operator.Fleet) error {
 // fleet: where its pods run and with what, what its store knows of tenants.
 func carriesOtherwise(a, b *v1alpha1.FleetSpec) bool {
 	return !reflect.DeepEqual(a.Nodes.Kubernetes, b.Nodes.Kubernetes) || !reflect.DeepEqual(a.Queue, b.Queue) ||
-		!reflect.DeepEqual(a.Tenants, b.Tenants) || a.Secrets != b.Secrets || a.Webhooks != b.Webhooks
+		!v1alpha1.SameShares(a.Tenants, b.Tenants) || a.Secrets != b.Secrets || a.Webhooks != b.Webhooks
 }
 
 // leave ends what is carried here, once it is handed over.
@@ -184,7 +184,17 @@ func (s *shift) start(life context.Context) {
 	k.front.Add(s.fleet.Namespace, s.fleet.Name, s.api)
 	var ctx context.Context
 	ctx, s.stop = context.WithCancel(life)
-	go func() { s.ended <- s.drives.Run(ctx) }()
+	go func() {
+		followed := make(chan struct{})
+		go func() {
+			defer close(followed)
+			followHeld(ctx, s.keep.store, s.fleet.Spec)
+		}()
+		err := s.drives.Run(ctx)
+		s.stop()
+		<-followed
+		s.ended <- err
+	}()
 	k.log.Info("carrying", "fleet", s.fleet.Key.String(), "consumer", s.name, "address", s.c.address)
 }
 

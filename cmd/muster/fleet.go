@@ -138,10 +138,8 @@ func printFleet(s *shell, v v1alpha1.FleetView) error {
 		return err
 	}
 	s.printf("\n")
-	s.fields(
-		[2]string{"queue", queueText(v)},
-		[2]string{"start", startObjective(v.Start, v.At.Sub(v.Started))},
-	)
+	fields := [][2]string{{"queue", queueText(v)}, {"start", startObjective(v.Start, v.At.Sub(v.Started))}}
+	s.fields(append(fields, budgetFields(v.Budgets)...)...)
 	s.printf("\n")
 	if len(v.Queues) > 1 || len(v.Queues) == 1 && v.Queues[0].Name != "embedded" {
 		if err := s.printTable(queues(s, v)); err != nil {

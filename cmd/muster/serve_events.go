@@ -38,7 +38,7 @@ func (t *teller) close() {
 // whether they warn.
 var toldKinds = map[string]bool{
 	"scale_out": false, "scale_in": false, "breaker_open": true, "gave_up": true, "signals_missing": true,
-	"budget_binds": true, "dedication_breach": true, "dedication_restored": false, "node_failed": true,
+	"budget_binds": true, "budget_free": false, "budget_warning": true, "dedication_breach": true, "dedication_restored": false, "node_failed": true,
 }
 
 // events are those since the last call.

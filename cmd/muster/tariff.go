@@ -75,7 +75,7 @@ func rateOf(p *v1alpha1.Price) (cost.Rate, error) {
 }
 
 // openLedger makes what charges the fleet; nil where others run the workers.
-func openLedger(u *unit) (*ledger.Service, error) {
+func openLedger(ctx context.Context, u *unit) (*ledger.Service, error) {
 	if u.fleet.Spec.Follows() {
 		return nil, nil
 	}
@@ -83,10 +83,11 @@ func openLedger(u *unit) (*ledger.Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	return ledger.New(ledger.Options{
+	l := ledger.New(ledger.Options{
 		Store: u.store, Nodes: u.listNodes, Fleet: u.fleet.Metadata.Name, Tariff: t, Labels: u.fleet.Spec.Cost.Labels, Logger: u.log,
-		Budget: budgetOf(u.fleet), Events: u.store.AppendEvents,
-	}), nil
+		Budget: budgetsOf(u.fleet), Events: u.store.AppendEvents, Hold: u.hold,
+	})
+	return l, l.Prime(ctx)
 }
 
 // listNodes reads the nodes; a reading that hangs is given up, and the nodes go
@@ -95,8 +96,4 @@ func (u *unit) listNodes(ctx context.Context) ([]fleet.Node, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	return u.nodes.List(ctx)
-}
-
-func budgetOf(f *v1alpha1.Fleet) ledger.Budget {
-	return ledger.Budget{PerDay: microUSD(f.Spec.Cost.Budget.PerDay)}
 }

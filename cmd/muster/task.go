@@ -85,6 +85,7 @@ func printTask(s *shell, t v1alpha1.TaskView, waits string) {
 		[2]string{"cancelled by", t.CancelledBy},
 		[2]string{"used", usageText(t.Usage)},
 		[2]string{"cost", costText(t.Cost)},
+		[2]string{"models", modelText(t.Model)},
 		[2]string{"log", sizeText(t.LogBytes, t.LogDropped)},
 		[2]string{"patch", patchText(t)},
 		[2]string{"artifacts", artifactsText(t)},

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"muster.dev/muster/api/v1alpha1"
 	"muster.dev/muster/internal/client"
 	"muster.dev/muster/internal/fleet"
 	"muster.dev/muster/internal/sim/trace"
@@ -106,11 +107,23 @@ func addOut(c *cobra.Command, out *traceFile) {
 
 // history reads the tasks of a fleet, page by page.
 func history(ctx context.Context, cl *client.Client, since time.Time) (records []trace.Record, left int, err error) {
+	left, err = finished(ctx, cl, since, func(t *v1alpha1.TaskView, due time.Time) {
+		records = append(records, trace.Record{
+			Row: trace.Row{Arrival: trace.Millis(due), Duration: t.EndedAt.Sub(t.StartedAt).Milliseconds()}, Class: t.Template,
+		})
+	})
+	trace.Sort(records)
+	return records, left, err
+}
+
+// finished calls f with each task that has run, and when it was due; left are
+// those still running, or never started.
+func finished(ctx context.Context, cl *client.Client, since time.Time, f func(t *v1alpha1.TaskView, due time.Time)) (left int, err error) {
 	q := client.TaskQuery{Since: since, Limit: 10_000}
 	for {
 		page, err := cl.Tasks(ctx, q)
 		if err != nil {
-			return nil, 0, err
+			return 0, err
 		}
 		for i := range page.Tasks {
 			t := &page.Tasks[i]
@@ -122,17 +135,13 @@ func history(ctx context.Context, cl *client.Client, since time.Time) (records [
 			if due.IsZero() {
 				due = t.SubmittedAt
 			}
-			records = append(records, trace.Record{
-				Row: trace.Row{Arrival: trace.Millis(due), Duration: t.EndedAt.Sub(t.StartedAt).Milliseconds()}, Class: t.Template,
-			})
+			f(t, due)
 		}
 		if page.Before == "" || len(page.Tasks) == 0 {
-			break
+			return left, nil
 		}
 		q.Before = fleet.TaskID(page.Before)
 	}
-	trace.Sort(records)
-	return records, left, nil
 }
 
 // writeTrace writes records to a file or standard output. A file is only

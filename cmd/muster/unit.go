@@ -78,7 +78,7 @@ func openUnit(ctx context.Context, c unitConfig) (_ *unit, err error) {
 	if err != nil {
 		return nil, err
 	}
-	u.hooks = webhook.New(webhook.Options{Tasks: c.store, Logger: c.log, UserAgent: "muster/" + version(), Key: webhookKey(c.fleet, c.secrets)})
+	u.hooks = webhook.New(webhook.Options{Tasks: c.store, Logger: c.log, UserAgent: "muster/" + version(), Key: webhookKey(c.fleet, c.secrets), Notices: u.notices})
 	loop, err := u.loop()
 	if err != nil {
 		return nil, err
@@ -87,6 +87,9 @@ func openUnit(ctx context.Context, c unitConfig) (_ *unit, err error) {
 		return nil, err
 	}
 	loop.Observe = listeners{meter, u.hooks, u.intake}
+	if !c.fleet.Spec.Follows() {
+		loop.Purse = purse{u} // opened below, before anything runs
+	}
 	if u.control, err = control.New(loop); err != nil {
 		return nil, err
 	}
@@ -94,7 +97,7 @@ func openUnit(ctx context.Context, c unitConfig) (_ *unit, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if u.ledger, err = openLedger(u); err != nil {
+	if u.ledger, err = openLedger(ctx, u); err != nil {
 		return nil, err
 	}
 	api := server.Config{
@@ -166,7 +169,7 @@ func (u *unit) update(f *v1alpha1.Fleet) error {
 			return err
 		}
 		u.ledger.SetTariff(t, f.Spec.Cost.Labels)
-		u.ledger.SetBudget(budgetOf(f))
+		u.ledger.SetBudgets(budgetsOf(f))
 	}
 	u.now.Store(f)
 	u.control.SetSpec(spec)

@@ -130,6 +130,7 @@ func controlSpec(f *v1alpha1.Fleet) (control.Spec, error) {
 	s.Policy.Min, s.Policy.Max = f.Spec.Capacity.Sandboxes.Min, f.Spec.Capacity.Sandboxes.Max
 	s.Policy.Budget.PerHour = microUSD(f.Spec.Cost.Budget.PerHour)
 	s.Policy.Budget.PerDay = microUSD(f.Spec.Cost.Budget.PerDay)
+	s.Policy.Budget.PerMonth = microUSD(f.Spec.Cost.Budget.PerMonth)
 	s.Policy.Budget.NodeHour = microUSD(f.Spec.Cost.NodeHour())
 	if s.Policy.Objective, err = duration("spec.objective.startP99", f.Spec.Objective.StartP99); err != nil {
 		return s, err

@@ -57,6 +57,10 @@ type Config struct {
 	// never.
 	Workers func() (int, bool)
 
+	// Purse says what has been spent of the budgets; nil: nothing is charged, and
+	// no budget binds.
+	Purse fleet.Purse
+
 	Logger   *slog.Logger      // default: discard
 	Clock    func() time.Time  // default: time.Now
 	Observe  dispatch.Observer // hears of starts and ends too; may be nil

@@ -38,7 +38,6 @@ type Engine struct {
 	waits         waits
 	layer         layer
 	histories     histories
-	spend         spend
 	shadow        shadow
 	dedication    dedication
 	crew          crew

@@ -159,6 +159,11 @@ func coldCause(t *fleet.Task, around []fleet.Event) string {
 
 // poolNow says what holds a task up that still waits.
 func (e *Engine) poolNow(t *fleet.Task) string {
+	if e.c.Purse != nil {
+		if why := e.c.Purse.Held(t.Spec.Tenant); why != "" {
+			return why
+		}
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for i := range e.last.p.Pools {

@@ -15,7 +15,6 @@ import (
 
 const (
 	settingPools = "control.pools"
-	settingSpend = "control.spend"
 	saveEvery    = 30 * time.Second
 	pruneEvery   = time.Minute
 	batch        = 1000
@@ -117,7 +116,7 @@ func (e *Engine) forget() {
 func (e *Engine) load(ctx context.Context) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for key, to := range map[string]any{settingState: e.state, settingPools: &e.pools, settingSpend: &e.spend, settingLayer: &e.layer, settingShadow: &e.shadow} {
+	for key, to := range map[string]any{settingState: e.state, settingPools: &e.pools, settingLayer: &e.layer, settingShadow: &e.shadow} {
 		b, err := e.c.Store.Setting(ctx, key)
 		if err != nil {
 			return fmt.Errorf("read %s: %w", key, err)
@@ -150,55 +149,12 @@ func (e *Engine) save(ctx context.Context) error {
 	}
 	e.dirty = false
 	pools, err := json.Marshal(e.pools)
-	spent, err2 := json.Marshal(e.spend)
 	e.mu.Unlock()
-	if err != nil || err2 != nil {
-		return fmt.Errorf("encode measurements: %w, %w", err, err2)
+	if err != nil {
+		return fmt.Errorf("encode measurements: %w", err)
 	}
 	if err := e.c.Store.PutSetting(ctx, settingPools, pools); err != nil {
 		return fmt.Errorf("keep lead times: %w", err)
 	}
-	if err := e.c.Store.PutSetting(ctx, settingSpend, spent); err != nil {
-		return fmt.Errorf("keep spending: %w", err)
-	}
 	return e.saveLayer(ctx)
-}
-
-// spend is a simple meter in micro-USD: every sandbox is charged its share of
-// a node while it exists.
-type spend struct {
-	At      time.Time `json:"at"`
-	Day     int64     `json:"day"`
-	Minutes [60]int64 `json:"minutes"` // the last hour, by minute
-	Rest    float64   `json:"rest"`    // below one micro-USD
-}
-
-func (s *spend) charge(now time.Time, boxes int, p plan.Policy, nodes []fleet.Node) plan.Spend {
-	slots := p.Nodes.Slots
-	if len(nodes) > 0 && nodes[0].Slots > 0 {
-		slots = nodes[0].Slots
-	}
-	const outage = 5 * time.Minute // a longer gap was not observed
-	dt := now.Sub(s.At)
-	if !s.At.IsZero() && dt > 0 {
-		for m := s.At.Truncate(time.Minute).Add(time.Minute); !m.After(now) && m.Before(s.At.Add(time.Hour+time.Minute)); m = m.Add(time.Minute) {
-			s.Minutes[m.Minute()] = 0
-		}
-		if now.UTC().YearDay() != s.At.UTC().YearDay() {
-			s.Day = 0
-		}
-		if p.Budget.NodeHour > 0 && dt < outage {
-			usd := s.Rest + dt.Hours()*float64(boxes)*float64(p.Budget.NodeHour)/float64(max(1, slots))
-			whole := int64(usd)
-			s.Rest = usd - float64(whole)
-			s.Day += whole
-			s.Minutes[now.Minute()] += whole
-		}
-	}
-	s.At = now
-	out := plan.Spend{DayMicroUSD: s.Day}
-	for _, m := range s.Minutes {
-		out.HourMicroUSD += m
-	}
-	return out
 }

@@ -70,12 +70,10 @@ func (e *Engine) observe(ctx context.Context, now time.Time, spec *Spec) snapsho
 	g.learn(ctx, &s.stats, err == nil)
 	s.o.Pools, s.o.Nodes = g.poolList(), g.nodeList()
 	s.o.Floors = floorsAt(now, spec)
-	units := len(boxes)
 	if spec.elastic() {
 		e.layer.measure(&s, &spec.Policy, e.c.Nodes)
-		units = len(nodes) * max(1, spec.Policy.Nodes.Slots) // whole nodes are paid
 	}
-	s.o.Spend = e.spend.charge(now, units, spec.Policy, nodes)
+	s.o.Spend = e.spent(now)
 	s.o.Sort()
 	if e.c.Follow {
 		workers, known := 0, false

@@ -67,6 +67,17 @@ type Sum struct {
 	Millis    int64 // milliseconds: of sandboxes with CauseTask and CauseWarm, else of nodes
 	Settled   int64 // tasks that ended, with CauseTask
 	Succeeded int64 // of them
+	// Of those whose use was measured, with CauseTask: what they used of their
+	// nodes, and what they were charged in all. Amount holds neither.
+	Used, Measured Micro
+	Model          fleet.ModelUse // what agents reported, with CauseTask
+}
+
+func (s Sum) plus(o Sum) Sum {
+	s.Amount, s.Millis, s.Settled, s.Succeeded = s.Amount+o.Amount, s.Millis+o.Millis, s.Settled+o.Settled, s.Succeeded+o.Succeeded
+	s.Used, s.Measured = s.Used+o.Used, s.Measured+o.Measured
+	s.Model.Add(o.Model)
+	return s
 }
 
 // NodeKey is one node's charges of one cause.
@@ -128,6 +139,21 @@ func (b *Book) Settle(k Key, succeeded bool) {
 	b.Lines[k] = s
 }
 
+// Use adds what a task that ended used of its nodes, as measured, of what it was
+// charged.
+func (b *Book) Use(k Key, used, charged Micro) {
+	s := b.Lines[k]
+	s.Used, s.Measured = s.Used+used, s.Measured+charged
+	b.Lines[k] = s
+}
+
+// Reported adds what the agent of a task that ended reported.
+func (b *Book) Reported(k Key, m fleet.ModelUse) {
+	s := b.Lines[k]
+	s.Model.Add(m)
+	b.Lines[k] = s
+}
+
 // Add adds what is known of an hour; peaks are not added up.
 func (b *Book) Add(hour int64, h Hour) {
 	x := b.Hours[hour]
@@ -138,9 +164,7 @@ func (b *Book) Add(hour int64, h Hour) {
 // Merge adds another book's charges.
 func (b *Book) Merge(o *Book) {
 	for k, v := range o.Lines {
-		s := b.Lines[k]
-		s.Amount, s.Millis, s.Settled, s.Succeeded = s.Amount+v.Amount, s.Millis+v.Millis, s.Settled+v.Settled, s.Succeeded+v.Succeeded
-		b.Lines[k] = s
+		b.Lines[k] = b.Lines[k].plus(v)
 	}
 	for k, v := range o.Nodes {
 		b.Nodes[k] += v

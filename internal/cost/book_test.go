@@ -51,9 +51,32 @@ func drawBook(t *rapid.T) *Book {
 		}
 		b.Charge(k, Entry{From: at(i * 1000), To: at(i*1000 + 10), Node: fleet.NodeID(some.Draw(t, "node")), Cause: k.Cause, Amount: Micro(rapid.Int64Range(0, 1<<50).Draw(t, "amount"))})
 		b.Spend(k, time.Duration(rapid.Int64Range(0, 1<<40).Draw(t, "time")))
+		if k.Cause == CauseTask && rapid.Bool().Draw(t, "measured") {
+			b.Use(k, Micro(rapid.Int64Range(0, 1<<40).Draw(t, "used")), 1<<40)
+		}
+		if k.Cause == CauseTask && rapid.Bool().Draw(t, "reported") {
+			b.Reported(k, fleet.ModelUse{Reports: 1, OutputTokens: rapid.Int64Range(0, 1<<40).Draw(t, "tokens"), MicroUSD: 9})
+		}
 		b.Add(HourOf(at(i*1000)), Hour{Nodes: 7, Busy: int64(i), Peak: int64(i)})
 	}
 	return b
+}
+
+// A book of before anything was measured or reported is read as it was.
+func TestFirstBooks(t *testing.T) {
+	// One line, of warm_pool, 5 micro-USD and 7 ms; no nodes, no hours.
+	first := []byte{bookFirst, 2, 9}
+	first = append(first, "warm_pool"...)
+	first = append(first, 0)                      // the empty text
+	first = append(first, 2, 0, 1, 1, 1, 1, 1, 1) // a line, and its texts
+	first = append(first, 10, 14, 0, 0, 0, 0)     // its numbers, doubled; no nodes, no hours
+	b := NewBook()
+	if err := b.MergeEncoded(first, true); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.Lines[Key{Cause: CauseWarm}]; len(b.Lines) != 1 || got != (Sum{Amount: 5, Millis: 7}) {
+		t.Errorf("%+v", b.Lines)
+	}
 }
 
 // A book comes back as it was written, and two that are merged have the money of

@@ -14,8 +14,15 @@ import (
 
 // The first byte of an encoded book.
 const (
-	bookVersion = 1
-	bookPacked  = 2 // the same, deflated
+	bookFirst   = 1 // without what was used and reported
+	bookPacked  = 2 // any other, deflated
+	bookVersion = 3
+)
+
+// What a line of a book has beside what all have, as bits.
+const (
+	lineUsed  = 1
+	lineModel = 2
 )
 
 // maxBook bounds a book that was deflated, in bytes.
@@ -54,6 +61,7 @@ func (b *Book) Encode() []byte {
 		w.number(s.Millis)
 		w.number(s.Settled)
 		w.number(s.Succeeded)
+		w.more(&s)
 	}
 	w.number(int64(len(b.Nodes)))
 	for _, k := range b.nodeKeys() {
@@ -73,6 +81,47 @@ func (b *Book) Encode() []byte {
 		out = append(binary.AppendUvarint(out, uint64(len(t))), t...)
 	}
 	return append(out, w.body...)
+}
+
+// more writes what only some lines have.
+func (w *writer) more(s *Sum) {
+	var has int64
+	if s.Used != 0 || s.Measured != 0 {
+		has |= lineUsed
+	}
+	if s.Model != (fleet.ModelUse{}) {
+		has |= lineModel
+	}
+	w.number(has)
+	if has&lineUsed != 0 {
+		w.number(int64(s.Used))
+		w.number(int64(s.Measured))
+	}
+	if has&lineModel != 0 {
+		for _, n := range modelNumbers(&s.Model) {
+			w.number(*n)
+		}
+	}
+}
+
+func modelNumbers(m *fleet.ModelUse) []*int64 {
+	return []*int64{&m.Reports, &m.Priced, &m.MicroUSD, &m.InputTokens, &m.CacheReadTokens, &m.CacheWriteTokens, &m.OutputTokens}
+}
+
+// more reads what only some lines have.
+func (r *reader) more(s *Sum) {
+	has := r.number()
+	if has < 0 || has > lineUsed|lineModel {
+		r.wrong = true
+	}
+	if has&lineUsed != 0 {
+		s.Used, s.Measured = Micro(r.number()), Micro(r.number())
+	}
+	if has&lineModel != 0 {
+		for _, n := range modelNumbers(&s.Model) {
+			*n = r.number()
+		}
+	}
 }
 
 // Pack is Encode, deflated: for the many books that are seldom read.
@@ -172,7 +221,7 @@ func (b *Book) MergeEncoded(content []byte, nodes bool) error {
 		}
 		content = plain
 	}
-	if len(content) == 0 || content[0] != bookVersion {
+	if len(content) == 0 || content[0] != bookVersion && content[0] != bookFirst {
 		return fmt.Errorf("a book of the ledger is of an unknown form: %w", fleet.ErrCorrupt)
 	}
 	r := &reader{b: content[1:]}
@@ -182,12 +231,11 @@ func (b *Book) MergeEncoded(content []byte, nodes bool) error {
 			Cause: Cause(r.text()), Kind: fleet.NodeKind{Group: r.text(), InstanceType: r.text(), Capacity: r.text()},
 			Pool: fleet.PoolKey(r.text()), Tenant: fleet.TenantID(r.text()), Labels: Labels(r.text()),
 		}
-		s := b.Lines[k]
-		s.Amount += Micro(r.number())
-		s.Millis += r.number()
-		s.Settled += r.number()
-		s.Succeeded += r.number()
-		b.Lines[k] = s
+		s := Sum{Amount: Micro(r.number()), Millis: r.number(), Settled: r.number(), Succeeded: r.number()}
+		if content[0] == bookVersion {
+			r.more(&s)
+		}
+		b.Lines[k] = b.Lines[k].plus(s)
 	}
 	for range r.count() {
 		k := NodeKey{fleet.NodeID(r.text()), Cause(r.text())}

@@ -23,13 +23,15 @@ var idleCauses = []Cause{CauseWarm, CauseHeadroom, CauseBoot, CauseDrain, CauseS
 // those, only known is charged: the ledger may have begun later, and the last
 // hour may not be over.
 func (b *Book) Report(q fleet.CostQuery, known Span) fleet.CostReport {
-	r := fleet.CostReport{Since: q.Since, Until: q.Until, By: q.By, MicroUSD: int64(b.Total()), Idle: []fleet.CostIdle{}, Fixed: []fleet.CostFixed{}}
+	r := fleet.CostReport{Since: q.Since, Until: q.Until, By: q.By, MicroUSD: int64(b.Total()), Idle: []fleet.CostIdle{}, Fixed: []fleet.CostFixed{}, Budgets: []fleet.BudgetView{}}
 	byCause := map[Cause]Micro{}
 	var busy int64
 	for k, s := range b.Lines {
 		byCause[k.Cause] += s.Amount
 		if k.Cause == CauseTask {
 			busy, r.Settled, r.Succeeded = busy+s.Millis, r.Settled+s.Settled, r.Succeeded+s.Succeeded
+			r.UsedMicroUSD, r.MeasuredMicroUSD = r.UsedMicroUSD+int64(s.Used), r.MeasuredMicroUSD+int64(s.Measured)
+			r.Model.Add(s.Model)
 		}
 	}
 	r.TaskMicroUSD, r.WarmMicroUSD = int64(byCause[CauseTask]), int64(byCause[CauseWarm])
@@ -194,9 +196,7 @@ func (b *Book) byLine(name func(Key) string) []fleet.CostGroup {
 			idle += v.Amount
 			continue
 		}
-		s := sums[name(k)]
-		s.Amount, s.Millis, s.Settled, s.Succeeded = s.Amount+v.Amount, s.Millis+v.Millis, s.Settled+v.Settled, s.Succeeded+v.Succeeded
-		sums[name(k)] = s
+		sums[name(k)] = sums[name(k)].plus(v)
 	}
 	names := slices.Sorted(maps.Keys(sums))
 	weights := make([]Micro, len(names))
@@ -209,6 +209,7 @@ func (b *Book) byLine(name func(Key) string) []fleet.CostGroup {
 		s := sums[n]
 		out[i] = fleet.CostGroup{Name: n, MicroUSD: int64(s.Amount), BusyHours: inHours(s.Millis), Settled: s.Settled, Succeeded: s.Succeeded, SharedMicroUSD: int64(shares[i])}
 		out[i].AgentHourMicroUSD = perHour(int64(s.Amount+shares[i]), s.Millis)
+		out[i].UsedMicroUSD, out[i].MeasuredMicroUSD, out[i].Model = int64(s.Used), int64(s.Measured), reported(s.Model)
 	}
 	return out
 }
@@ -259,6 +260,14 @@ func (b *Book) byHour() []fleet.CostGroup {
 		})
 	}
 	return out
+}
+
+// reported is nil where nothing was.
+func reported(m fleet.ModelUse) *fleet.ModelUse {
+	if m.Reports == 0 {
+		return nil
+	}
+	return &m
 }
 
 // TaskGroups are tasks as groups of a report.

@@ -45,10 +45,19 @@ func (s *shelf) log(id fleet.TaskID, attempt int) string {
 	return string(s.logs[key(id, attempt)])
 }
 
-func (s *shelf) ReadLog(fleet.TaskID, int, int64, func(fleet.LogRecord) error) error { return nil }
-func (s *shelf) WatchLog(fleet.TaskID, int) (<-chan struct{}, func())                { return nil, func() {} }
-func (s *shelf) EndLog(fleet.TaskID, int) error                                      { return nil }
-func (s *shelf) Tasks(func(fleet.TaskID) error) error                                { return nil }
+func (s *shelf) ReadLog(id fleet.TaskID, attempt int, offset int64, f func(fleet.LogRecord) error) error {
+	text := s.log(id, attempt)
+	for ; offset < int64(len(text)); offset += 5 {
+		if err := f(fleet.LogRecord{Offset: offset, Stream: fleet.StreamStdout, Data: []byte(text[offset:min(offset+5, int64(len(text)))])}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *shelf) WatchLog(fleet.TaskID, int) (<-chan struct{}, func()) { return nil, func() {} }
+func (s *shelf) EndLog(fleet.TaskID, int) error                       { return nil }
+func (s *shelf) Tasks(func(fleet.TaskID) error) error                 { return nil }
 
 func (s *shelf) PutFile(id fleet.TaskID, name string, r io.Reader) (int64, error) {
 	b, err := io.ReadAll(r)

@@ -262,7 +262,7 @@ func (r *run) fail(reason fleet.TaskReason, msg string) {
 	n, _ := r.d.Archive.LogSize(r.task.ID, r.lease.Attempt)
 	t, err := r.d.Tasks.Settle(r.d.base, r.task.ID, r.lease.Fence, fleet.Settlement{
 		State: StateOf(reason), Phases: r.task.Phases, EndedAt: r.d.Clock(),
-		Result: fleet.Result{Reason: reason, Message: msg, ExitCode: -1, LogBytes: n, Usage: u},
+		Result: fleet.Result{Reason: reason, Message: msg, ExitCode: -1, LogBytes: n, Usage: u, Model: r.modelUse()},
 	})
 	if err != nil {
 		if !errors.Is(err, fleet.ErrFenced) {

@@ -121,7 +121,7 @@ func (r *run) settlement(rep fleet.RunReport, reason fleet.TaskReason, u fleet.U
 		Result: fleet.Result{
 			Reason: reason, Message: message(reason, r.current(), rep, u), ExitCode: rep.ExitCode, Signal: rep.Signal,
 			LogBytes: logBytes, LogDropped: rep.LogDropped, PatchBytes: rep.PatchBytes, PatchNote: rep.PatchNote,
-			Artifacts: rep.Artifacts, ArtifactNote: rep.ArtifactNote, Usage: u,
+			Artifacts: rep.Artifacts, ArtifactNote: rep.ArtifactNote, Usage: u, Model: r.modelUse(),
 		},
 	}
 }

@@ -43,10 +43,15 @@ type CostReport struct {
 	Succeeded         int64   `json:"succeeded"`
 	SuccessMicroUSD   *int64  `json:"succeededTaskMicroUSD,omitempty" doc:"The bill over the tasks that succeeded; absent where none did"`
 
+	UsedMicroUSD     int64    `json:"usedMicroUSD" doc:"What tasks that ended used of their nodes, as measured: the mean of their parts of the processor time and of the memory over time"`
+	MeasuredMicroUSD int64    `json:"measuredMicroUSD" doc:"What the same tasks were charged for what was allocated to them"`
+	Model            ModelUse `json:"model" doc:"What agents reported of the models they used, by the hour their tasks ended; not part of any other amount"`
+
 	Fixed    []CostFixed   `json:"fixed" doc:"Beside fleets of a fixed size"`
 	OffHours *CostOffHours `json:"offHours,omitempty"`
 	Groups   []CostGroup   `json:"groups" doc:"The dearest first; hours in order of time"`
 	More     int           `json:"more,omitempty" doc:"Groups left out"`
+	Budgets  []BudgetView  `json:"budgets" doc:"How the budgets are kept now, whatever the query's time; the fleet's first"`
 	Sentence string        `json:"sentence"`
 }
 
@@ -89,4 +94,7 @@ type CostGroup struct {
 	Settled           int64     `json:"settled"`
 	Succeeded         int64     `json:"succeeded"`
 	Outcome           TaskState `json:"outcome,omitempty" doc:"Of a task"`
+	UsedMicroUSD      int64     `json:"usedMicroUSD,omitempty" doc:"As measured, of tasks that ended; absent by node and hour"`
+	MeasuredMicroUSD  int64     `json:"measuredMicroUSD,omitempty" doc:"What the same tasks were charged"`
+	Model             *ModelUse `json:"model,omitempty" doc:"What agents reported; absent where nothing was, and by node and hour"`
 }

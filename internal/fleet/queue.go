@@ -15,7 +15,7 @@ type PoolDemand struct {
 	Oldest   time.Time // DueAt of the oldest in the backlog; zero when empty
 	Arrived  int64     // tasks ever submitted, monotonic
 	// Held are those of the backlog that wait for nothing but their tenant's
-	// MaxRunning: more sandboxes would not start them.
+	// MaxRunning, or its money: more sandboxes would not start them.
 	Held int
 	// Priority is the highest in the backlog, those held left out; 0 when there
 	// is none.
@@ -105,4 +105,17 @@ type Queue interface {
 type Share struct {
 	Weight     float64 // relative; 0 counts as 1
 	MaxRunning int     // most tasks leased or running at once; 0: no bound
+	Held       bool    // nothing more is leased: its money is used up; what is leased goes on
+}
+
+// Left is how many more tasks may be leased with so many leased or running;
+// bounded is false where there is no end.
+func (s Share) Left(running int) (n int, bounded bool) {
+	switch {
+	case s.Held:
+		return 0, true
+	case s.MaxRunning > 0:
+		return max(0, s.MaxRunning-running), true
+	}
+	return 0, false
 }

@@ -172,6 +172,25 @@ type Usage struct {
 	DiskFull          bool          `json:"diskFull"`   // the writable layer was seen full
 }
 
+// ModelUse is what an agent reports in its output of the models it used. It
+// stands beside what compute cost, and is never part of it.
+type ModelUse struct {
+	Reports          int64 `json:"reports" doc:"Calls of the agent that said so"`
+	InputTokens      int64 `json:"inputTokens" doc:"Not from a cache"`
+	CacheReadTokens  int64 `json:"cacheReadTokens,omitempty"`
+	CacheWriteTokens int64 `json:"cacheWriteTokens,omitempty"`
+	OutputTokens     int64 `json:"outputTokens"`
+	Priced           int64 `json:"priced,omitempty" doc:"Of the reports, those that said what they cost"`
+	MicroUSD         int64 `json:"microUSD,omitempty" doc:"What those cost by the agent's own reckoning, in millionths of a US dollar"`
+}
+
+// Add adds another's.
+func (m *ModelUse) Add(o ModelUse) {
+	m.Reports, m.Priced, m.MicroUSD = m.Reports+o.Reports, m.Priced+o.Priced, m.MicroUSD+o.MicroUSD
+	m.InputTokens, m.OutputTokens = m.InputTokens+o.InputTokens, m.OutputTokens+o.OutputTokens
+	m.CacheReadTokens, m.CacheWriteTokens = m.CacheReadTokens+o.CacheReadTokens, m.CacheWriteTokens+o.CacheWriteTokens
+}
+
 // Artifact is one collected file.
 type Artifact struct {
 	Path  string `json:"path"` // slash-separated, relative to the workspace
@@ -191,6 +210,7 @@ type Result struct {
 	Artifacts    []Artifact `json:"artifacts,omitempty"`
 	ArtifactNote string     `json:"artifactNote,omitempty"`
 	Usage        Usage      `json:"usage"`
+	Model        *ModelUse  `json:"model,omitempty"` // over all attempts; nil: its output reports nothing
 }
 
 // Task is a task as the store keeps it.

@@ -26,16 +26,19 @@ func (s *Service) charge(ctx context.Context, to time.Time) error {
 			from = l.Charged
 		}
 	}
-	if !from.Before(to) {
+	if !from.Before(to) && !(s.m.waiting && len(st.Lives) == 0) {
 		return nil
 	}
+	s.m.waiting = false
 	records, err := s.o.Store.Sandboxes(ctx, from.Add(-margin))
 	if err != nil {
 		return fmt.Errorf("read sandboxes: %w", err)
 	}
 	on := boxesOn(records)
-	if err := s.peaks(ctx, from, to); err != nil {
-		return err
+	if from.Before(to) {
+		if err := s.peaks(ctx, from, to); err != nil {
+			return err
+		}
 	}
 	for _, l := range st.Lives {
 		if err := s.chargeNode(ctx, l, to, on); err != nil {
@@ -230,6 +233,10 @@ func (s *Service) settle(ctx context.Context, r *fleet.Sandbox, to time.Time) er
 		s.m.over[r.Spec.ID] = t.Fence != r.Fence // another attempt has it now
 		return nil
 	}
+	if t.EndedAt.After(to) || r.GoneAt.IsZero() || r.GoneAt.After(to) {
+		s.m.waiting = true // not all of it is charged yet
+		return nil
+	}
 	s.m.over[r.Spec.ID] = true
 	c, err := s.task(ctx, r.Task)
 	if err != nil || c.Outcome != "" || t.Fence != r.Fence {
@@ -237,11 +244,7 @@ func (s *Service) settle(ctx context.Context, r *fleet.Sandbox, to time.Time) er
 	}
 	c.Outcome = t.State
 	s.putTask(c)
-	at := t.EndedAt
-	if at.After(to) {
-		at = to
-	}
-	books, err := s.both(ctx, later(at, s.m.state.Began))
+	books, err := s.both(ctx, later(t.EndedAt, s.m.state.Began))
 	if err != nil {
 		return err
 	}
@@ -253,6 +256,7 @@ func (s *Service) settle(ctx context.Context, r *fleet.Sandbox, to time.Time) er
 	for _, b := range books {
 		b.Settle(k, t.State == fleet.TaskSucceeded)
 	}
+	s.measure(books, k, r, &t)
 	return nil
 }
 

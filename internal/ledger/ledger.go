@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"muster.dev/muster/internal/cost"
@@ -27,9 +28,12 @@ type Options struct {
 	Fleet  string                                          // its name
 	Tariff cost.Tariff
 	Labels []string // of tasks, by which charges are kept, beside team and project
-	Budget Budget
-	// Events takes warnings of the budget; may be nil.
+	Budget Budgets
+	// Events takes warnings of budgets; may be nil.
 	Events func(ctx context.Context, ev []fleet.Event) ([]fleet.Event, error)
+	// Hold is told, whenever that changes, of which tenants nothing is to be
+	// started any more, since their money is used up; after an error it is told again. May be nil.
+	Hold func(context.Context, []fleet.TenantID) error
 
 	Logger *slog.Logger     // default: discard
 	Clock  func() time.Time // default: time.Now
@@ -45,18 +49,25 @@ type Options struct {
 type Service struct {
 	o Options
 
-	mu     sync.Mutex // guards what follows
-	m      *mind      // nil: to be loaded
-	tariff cost.Tariff
-	labels []string
-	budget Budget
-	next   *change
-	dirty  bool // the state changed, without a charge
-	last   time.Time
-	pruned time.Time
-	here   map[fleet.SandboxID]bool // of the last charge
-	busy   map[fleet.TaskID]bool    // likewise
-	warned bool
+	mu      sync.Mutex // guards what follows
+	m       *mind      // nil: to be loaded
+	tariff  cost.Tariff
+	labels  []string
+	next    *change
+	marks   []mark                    // what tenants had been charged, of late
+	held    map[fleet.TenantID]string // with the reason
+	told    bool                      // Options.Hold has been
+	dirty   bool                      // the state changed, without a charge
+	last    time.Time
+	counted int64 // the posting that the tally is of
+	pruned  time.Time
+	here    map[fleet.SandboxID]bool // of the last charge
+	busy    map[fleet.TaskID]bool    // likewise
+	warned  bool
+
+	tally   atomic.Pointer[tally]                     // nil: nothing is known yet
+	budgets atomic.Pointer[Budgets]                   // in force
+	holds   atomic.Pointer[map[fleet.TenantID]string] // held, for others
 }
 
 // change is a price list that is to come into force.
@@ -81,7 +92,9 @@ func New(o Options) *Service {
 			*d.to = d.otherwise
 		}
 	}
-	return &Service{o: o, tariff: o.Tariff, labels: names(o.Labels), budget: o.Budget}
+	s := &Service{o: o, tariff: o.Tariff, labels: names(o.Labels)}
+	s.setBudgets(o.Budget)
+	return s
 }
 
 // names are the labels that charges are kept by.
@@ -97,13 +110,6 @@ func (s *Service) SetTariff(t cost.Tariff, labels []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.next = &change{t, names(labels)}
-}
-
-// SetBudget changes what is warned of.
-func (s *Service) SetBudget(b Budget) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.budget = b
 }
 
 // Run charges until ctx ends. It does not fail: what cannot be read or written
@@ -162,12 +168,18 @@ func (s *Service) Step(ctx context.Context) error {
 	}
 	if due := now.Sub(s.last); due >= s.o.Every || due < 0 {
 		s.last = now
-		return errors.Join(err, s.settleUp(ctx, now.Add(-s.o.Lag)), s.prune(ctx, now), s.watchBudget(ctx, now))
+		err = errors.Join(err, s.settleUp(ctx, now.Add(-s.o.Lag)), s.prune(ctx, now))
 	}
-	if s.dirty {
-		return errors.Join(err, s.settled(s.post(ctx)))
+	if s.m != nil && s.dirty {
+		err = errors.Join(err, s.settled(s.post(ctx)))
 	}
-	return err
+	if s.m != nil && (s.counted != s.m.seq || s.tally.Load() == nil) {
+		if err2 := s.count(ctx, now); err2 != nil {
+			return errors.Join(err, s.settled(err2))
+		}
+		s.counted = s.m.seq
+	}
+	return errors.Join(err, s.keep(ctx, now))
 }
 
 // settleUp charges up to a moment and writes it down.

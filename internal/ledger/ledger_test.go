@@ -391,35 +391,3 @@ func (w *world) plain(from time.Time, looks int) bool {
 	}
 	return true
 }
-
-// The day's budget is warned of at each threshold once, also over a restart.
-func TestBudget(t *testing.T) {
-	w := newWorld(t)
-	w.s.SetBudget(Budget{PerDay: 10_000_000}) // $3.60 an hour, from 8:00 on
-	w.s.o.Events = w.store.AppendEvents
-	w.node("a")
-	for range 4 * 60 {
-		w.step(time.Minute)
-		if w.now.Equal(epoch.Add(2 * time.Hour)) {
-			budget, events := w.s.budget, w.s.o.Events
-			w.restart()
-			w.s.SetBudget(budget)
-			w.s.o.Events = events
-		}
-	}
-	got, err := w.store.Events(t.Context(), fleet.EventFilter{Kinds: []string{"budget_warning"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var reasons []string
-	for _, e := range got {
-		reasons = append(reasons, e.Reason)
-	}
-	all := strings.Join(reasons, "\n")
-	if len(got) < 3 || len(got) > 4 || !strings.Contains(all, " of $10.00 spent today; at this rate $") || !strings.HasPrefix(reasons[len(got)-1], "$10.0") {
-		t.Errorf("%d warnings:\n%s", len(got), all)
-	}
-	if last := got[len(got)-1]; last.Numbers["budgetUSD"] != 10 || last.Numbers["forecastUSD"] < 40 {
-		t.Errorf("%+v", last)
-	}
-}

@@ -101,7 +101,7 @@ func (s *Service) Report(ctx context.Context, q fleet.CostQuery) (fleet.CostRepo
 		known.To = c
 	}
 	r := b.Report(q, known)
-	r.Began, r.ChargedTo = st.Began, st.charged()
+	r.Began, r.ChargedTo, r.Budgets = st.Began, st.charged(), s.Budgets()
 	if q.By == "task" {
 		if r.Groups, err = s.dearest(ctx, q); err != nil {
 			return fleet.CostReport{}, err
@@ -119,7 +119,9 @@ func (s *Service) dearest(ctx context.Context, q fleet.CostQuery) ([]fleet.CostG
 		limit = 1000
 	}
 	tasks, err := s.o.Store.DearestTasks(ctx, q.Since, q.Until, limit)
-	return cost.TaskGroups(tasks), err
+	groups := cost.TaskGroups(tasks)
+	s.describe(ctx, groups)
+	return groups, err
 }
 
 // sum adds up the books of [from, until): whole days, and the hours beside

@@ -24,7 +24,11 @@ type state struct {
 	Began  time.Time `json:"began"`  // of the ledger
 	Looked time.Time `json:"looked"` // at the nodes, last
 	Lives  []*life   `json:"lives"`
-	Warned warned    `json:"warned,omitzero"`
+	// Warnings were given of budgets, by field; Notices wait for the webhook, and
+	// Sent counts all there were.
+	Warnings map[string]warned `json:"warnings,omitempty"`
+	Notices  []fleet.Notice    `json:"notices,omitempty"`
+	Sent     int64             `json:"sent,omitempty"`
 }
 
 // mind is what is known beside the state: it can be read again.
@@ -37,6 +41,10 @@ type mind struct {
 	over  map[fleet.SandboxID]bool        // sandboxes whose task was counted
 	touch map[bookAt]bool                 // changed since the last posting
 	moved map[fleet.TaskID]bool           // likewise
+	// waiting says that a task ended of which not all is charged; it is looked for
+	// also when the last node is gone.
+	waiting bool
+	past    map[bookAt]spent // what is in books that are not in books
 }
 
 type bookAt struct {
@@ -52,7 +60,7 @@ func (s *Service) load(ctx context.Context) error {
 	}
 	m := &mind{
 		seq: seq, books: map[bookAt]*cost.Book{}, tasks: map[fleet.TaskID]fleet.TaskCost{}, dims: map[fleet.TaskID]cost.Key{},
-		over: map[fleet.SandboxID]bool{}, touch: map[bookAt]bool{}, moved: map[fleet.TaskID]bool{},
+		over: map[fleet.SandboxID]bool{}, touch: map[bookAt]bool{}, moved: map[fleet.TaskID]bool{}, past: map[bookAt]spent{}, waiting: true,
 	}
 	if seq > 0 {
 		if err := json.Unmarshal(b, &m.state); err != nil {
@@ -159,6 +167,12 @@ func (s *Service) forget(to time.Time) {
 	for at := range s.m.books {
 		if time.Unix(at.from, 0).Before(to.Add(-25 * time.Hour)) {
 			delete(s.m.books, at)
+			delete(s.m.past, at) // as it was before
+		}
+	}
+	for at := range s.m.past {
+		if age := to.Sub(time.Unix(at.from, 0)); age > 40*24*time.Hour || at.span == fleet.BookHour && age > 3*time.Hour {
+			delete(s.m.past, at)
 		}
 	}
 	for id := range s.m.over {

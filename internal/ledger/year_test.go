@@ -49,6 +49,8 @@ func writeYear(b *testing.B, db *sqlite.DB, days int) time.Time {
 				book.Charge(k, cost.Entry{From: from, Node: fleet.NodeID(fmt.Sprintf("ip-10-0-%d-%d", d, r.IntN(60))), Cause: cost.CauseTask, Amount: cost.Micro(c.MicroUSD)})
 				book.Spend(k, c.Busy)
 				book.Settle(k, true)
+				book.Use(k, cost.Micro(r.Int64N(c.MicroUSD)), cost.Micro(c.MicroUSD))
+				book.Reported(k, fleet.ModelUse{Reports: 1, Priced: 1, MicroUSD: r.Int64N(3_000_000), InputTokens: r.Int64N(20_000), CacheReadTokens: r.Int64N(4_000_000), CacheWriteTokens: r.Int64N(200_000), OutputTokens: r.Int64N(60_000)})
 			}
 			for n := range 60 {
 				for _, c := range []cost.Cause{cost.CauseHeadroom, cost.CauseWarm, cost.CauseSystem} {

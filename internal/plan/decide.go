@@ -285,7 +285,7 @@ func (d *decision) reason(w *work) Reason {
 		Rate: w.s.Arrivals.Rate(), Lead: d.lead(w.o), OldestAge: age, Wait: w.wait,
 	}}
 	if w.cause == CauseBudget {
-		r.Numbers.Spent, r.Numbers.Budget = d.room.spent, d.room.budget
+		d.room.broke.tell(d, &r.Numbers)
 	}
 	return r
 }

@@ -245,7 +245,8 @@ func (m *clusterWorld) observe(at time.Duration) Observation {
 	o.Outlook = &forecast.Outlook{}
 	m.ranks.Observe(now, arrived, finished, lead)
 	m.ranks.Outlook(now, lead, o.Outlook)
-	for i := max(0, len(m.costs)-3600); i < len(m.costs); i++ {
+	full := int(now.Sub(now.Truncate(time.Hour)) / time.Second)
+	for i := max(0, len(m.costs)-full); i < len(m.costs); i++ { // since the full hour
 		o.Spend.HourMicroUSD += m.costs[i]
 	}
 	o.Queues = []Queue{q}

@@ -67,7 +67,7 @@ func (x *Decider) Next() time.Time {
 // keep notes for Holds what the decision rests on.
 func (d *decision) keep() {
 	k := &d.kept
-	k.firm = d.signal == "" && d.room.budget == 0 && !k.loose
+	k.firm = d.signal == "" && !d.room.broke.has() && !k.loose
 	for i := range d.plan.Actions {
 		k.firm = k.firm && d.plan.Actions[i].Kind == StartSandboxes
 	}

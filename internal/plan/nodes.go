@@ -271,35 +271,15 @@ func (d *decision) bound(l *layer, t *NodeTarget) {
 		}
 	}
 	if n, bounded := d.payable(l); bounded {
-		hold(max(0, n-there), CauseBudget, BoundBudget, 0)
+		hold(max(0, n-there), CauseBudget, d.tightest().bound, 0)
 	}
 	switch {
-	case d.room.budget > 0 && l.add+l.denied > 0:
+	case d.room.broke.has() && l.add+l.denied > 0:
 		l.add = 0
-		t.Reason = Reason{Cause: CauseBudget, Bound: BoundBudget}
+		t.Reason = Reason{Cause: CauseBudget, Bound: d.room.broke.bound}
 	case l.denied > 0 && t.Reason.Cause == CauseNodes:
 		t.Reason.Cause, t.Reason.Bound, t.Reason.Numbers.Limit = CauseCapacity, d.room.bound, d.room.limit
 	}
-}
-
-// tightest is the budget of which least is left, and what is spent of it.
-func (d *decision) tightest() (spent, budget int64) {
-	b, s := &d.p.Budget, &d.o.Spend
-	spent, budget = s.HourMicroUSD, b.PerHour
-	if b.PerDay > 0 && (budget <= 0 || b.PerDay-s.DayMicroUSD < budget-spent) {
-		spent, budget = s.DayMicroUSD, b.PerDay
-	}
-	return spent, budget
-}
-
-// payable is how many nodes in all the rest of the budget pays for.
-func (d *decision) payable(l *layer) (n int, bounded bool) {
-	spent, budget := d.tightest()
-	if budget <= 0 || d.p.Budget.NodeHour <= 0 {
-		return 0, false
-	}
-	each := float64(d.p.Budget.NodeHour) * (l.lead + payFor).Hours()
-	return int(min(max(0, float64(budget-spent))/each, mostNodes)), true
 }
 
 // nodeNumbers are the numbers of the layer's reason.
@@ -313,8 +293,7 @@ func (d *decision) nodeNumbers(l *layer, desired int) Numbers {
 	case CauseBreaker:
 		n.Wait = max(0, d.next.Nodes.Breaker.RetryAt.Sub(d.now))
 	case CauseBudget:
-		n.Spent, n.Budget = d.tightest()
-		d.wake(d.now.Add(10 * time.Second)) // what was spent long ago no longer counts
+		d.tightest().tell(d, &n)
 	}
 	for i := range d.works {
 		n.Backlog += d.works[i].d.Backlog

@@ -31,9 +31,9 @@ func TestNodesRule09BoundsBindWithAVerdict(t *testing.T) {
 	}{
 		"nodes.max":     {func(_ *Observation, p *Policy) { p.Nodes.Max = 3 }, 3, BoundNodesMax, "no more are allowed (bound: nodes.max = 3)"},
 		"sandboxes.max": {func(_ *Observation, p *Policy) { p.Max = 20 }, 3, BoundMax, "capacity.sandboxes.max = 20"},
-		"per hour": {func(o *Observation, p *Policy) { p.Budget.PerHour, o.Spend.HourMicroUSD = 40e6, 41_500_000 }, 1, BoundBudget,
+		"per hour": {func(o *Observation, p *Policy) { p.Budget.PerHour, o.Spend.HourMicroUSD = 40e6, 41_500_000 }, 1, BoundPerHour,
 			"cap binds: waiting 40 tasks, $41.50 spent of $40.00"},
-		"per day, and the sandboxes at their most": {func(o *Observation, p *Policy) { p.Budget.PerDay, o.Spend.DayMicroUSD, p.Max = 40e6, 41_500_000, 7 }, 1, BoundBudget,
+		"per day, and the sandboxes at their most": {func(o *Observation, p *Policy) { p.Budget.PerDay, o.Spend.DayMicroUSD, p.Max = 40e6, 41_500_000, 7 }, 1, BoundPerDay,
 			"running work goes on"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -62,7 +62,7 @@ func TestNodesRule09MoneyIsNotBurntByBoots(t *testing.T) {
 		if scaledTo(got) != want {
 			t.Errorf("$%.2f left at $1 an hour each: scaled to %d, want %d", float64(left)/1e6, scaledTo(got), want)
 		}
-		if r := got.Nodes.Reason; want < 13 && (r.Bound != BoundBudget || !strings.Contains(r.Sentence(), "of $10.00") || got.Wake.IsZero()) {
+		if r := got.Nodes.Reason; want < 13 && (r.Bound != BoundPerHour || !strings.Contains(r.Sentence(), "of $10.00") || got.Wake.IsZero()) {
 			t.Errorf("$%.2f left: %s", float64(left)/1e6, r.Sentence())
 		}
 	}

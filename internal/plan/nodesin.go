@@ -53,7 +53,7 @@ func (d *decision) dispensable(l *layer, o *Node, left int) bool {
 		d.wake(paid)
 		return false
 	}
-	if d.room.budget > 0 { // nothing is started any more
+	if d.room.broke.has() { // nothing is started any more
 		return true
 	}
 	return d.beyond(l, left)

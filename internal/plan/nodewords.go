@@ -75,8 +75,12 @@ func (n Numbers) verdict() string {
 	if n.Backlog > 0 {
 		tasks = "waiting " + plural(n.Backlog, "task", "tasks")
 	}
-	return fmt.Sprintf("cap binds: %s, $%.2f spent of $%.2f; running work goes on",
+	s := fmt.Sprintf("cap binds: %s, $%.2f spent of $%.2f; running work goes on",
 		tasks, float64(n.Spent)/1e6, float64(n.Budget)/1e6)
+	if n.Wait > 0 {
+		s += ", and the budget begins anew in " + short(n.Wait)
+	}
+	return s
 }
 
 // round leaves two digits where that is shorter than all of them.

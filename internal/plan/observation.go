@@ -148,8 +148,16 @@ type Floor struct {
 	Min      int       `json:"min"`
 }
 
-// Spend is what the ledger says, in micro-USD.
+// Spend is what the ledger says, in micro-USD, of the periods of UTC that now is
+// in.
 type Spend struct {
-	HourMicroUSD int64 `json:"hourMicroUSD"` // in the last hour
-	DayMicroUSD  int64 `json:"dayMicroUSD"`  // since midnight UTC
+	HourMicroUSD  int64 `json:"hourMicroUSD"`
+	DayMicroUSD   int64 `json:"dayMicroUSD"`
+	MonthMicroUSD int64 `json:"monthMicroUSD,omitempty"`
+	// NodeHour is the mean price of the nodes there are, for an hour; 0: that of
+	// the policy stands in.
+	NodeHour int64 `json:"nodeHour,omitempty"`
+	// Unknown says that the ledger could not be read yet: a budget then binds,
+	// since what is not known is not nothing.
+	Unknown bool `json:"unknown,omitempty"`
 }

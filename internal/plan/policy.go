@@ -65,10 +65,12 @@ type BreakerPolicy struct {
 	GiveUp int `json:"giveUp"`
 }
 
-// Budget bounds spending in micro-USD; 0 is no bound.
+// Budget bounds spending in micro-USD, in an hour, a day and a month of UTC; 0
+// is no bound.
 type Budget struct {
 	PerHour  int64 `json:"perHour"`
 	PerDay   int64 `json:"perDay"`
+	PerMonth int64 `json:"perMonth,omitempty"`
 	NodeHour int64 `json:"nodeHour"` // price of a node for an hour
 }
 

@@ -48,7 +48,9 @@ const (
 	BoundDisk     Bound = "node.disk"
 	BoundNodes    Bound = "nodes" // none is there
 	BoundNodesMax Bound = "nodes.max"
-	BoundBudget   Bound = "cost.budget"
+	BoundPerHour  Bound = "cost.budget.perHour"
+	BoundPerDay   Bound = "cost.budget.perDay"
+	BoundPerMonth Bound = "cost.budget.perMonth"
 	BoundBreaker  Bound = "breaker"
 	BoundFloor    Bound = "capacity.floors"
 	BoundMin      Bound = "capacity.sandboxes.min"

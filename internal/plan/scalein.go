@@ -58,7 +58,9 @@ func (d *decision) scaleIn(w *work) {
 	if w.s.SurplusSince.IsZero() || w.s.SurplusSince.After(d.now) {
 		w.s.SurplusSince = d.now
 	}
-	if wait := d.p.HoldSurplus - d.now.Sub(w.s.SurplusSince); wait > 0 {
+	// With the money used up what is ready goes out of dispatch at once: a task
+	// that starts is what costs.
+	if wait := d.p.HoldSurplus - d.now.Sub(w.s.SurplusSince); wait > 0 && !d.room.broke.has() {
 		d.wake(d.now.Add(wait))
 		if w.cause == "" {
 			w.because(CauseHold, BoundNone, 0)
@@ -140,7 +142,7 @@ func (d *decision) reclaim() {
 	for i := range d.works {
 		w := &d.works[i]
 		short := min(w.starts-w.placed, w.need-w.idle()-w.undrain-w.placed)
-		if w.bound == BoundBudget || short <= 0 {
+		if w.bound.ofMoney() || short <= 0 {
 			continue
 		}
 		d.reclaimFor(w, short)

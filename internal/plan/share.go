@@ -10,11 +10,10 @@ import (
 
 // room is what the bounds leave.
 type room struct {
-	limit  int   // sandboxes of all pools in any state; -1: no bound
-	bound  Bound // that gave the limit
-	used   int   // sandboxes of all pools in any state
-	spent  int64
-	budget int64
+	limit int   // sandboxes of all pools in any state; -1: no bound
+	bound Bound // that gave the limit
+	used  int   // sandboxes of all pools in any state
+	broke purse // the budget that is used up; zero: none is
 }
 
 // measureRoom finds the smallest bound on the count of sandboxes.
@@ -39,15 +38,10 @@ func (d *decision) measureRoom() room {
 			lower(slots, BoundSlots)
 		}
 	}
-	b := d.p.Budget
-	over := func(spent, budget int64) {
-		if budget > 0 && spent >= budget {
-			r.spent, r.budget = spent, budget
-			lower(busy, BoundBudget)
-		}
+	if b := d.tightest(); b.spent() {
+		r.broke = b
+		lower(busy, b.bound)
 	}
-	over(d.o.Spend.HourMicroUSD, b.PerHour)
-	over(d.o.Spend.DayMicroUSD, b.PerDay)
 	return r
 }
 
@@ -307,8 +301,8 @@ func (d *decision) nameCuts(w *work) {
 	case w.o.Unknown && w.need > 0:
 		w.because(CauseNoTemplate, BoundTemplate, 0)
 	case w.cause != "" || cut <= 0 || w.o.Unknown:
-	case d.room.bound == BoundBudget:
-		w.because(CauseBudget, BoundBudget, 0)
+	case d.room.bound.ofMoney():
+		w.because(CauseBudget, d.room.bound, 0)
 		w.count = cut
 	default:
 		w.because(CauseCapacity, d.room.bound, d.room.limit)

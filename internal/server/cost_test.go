@@ -39,6 +39,31 @@ func (b *books) TaskCost(_ context.Context, id fleet.TaskID) (fleet.TaskCost, er
 	return fleet.TaskCost{Task: id, MicroUSD: 7, Busy: 90 * time.Second}, nil
 }
 
+func (b *books) Budgets() []fleet.BudgetView {
+	return []fleet.BudgetView{
+		{Period: fleet.BudgetDay, LimitMicroUSD: 500e6, SpentMicroUSD: 412e6, ForecastMicroUSD: 655e6, Sentence: "at this rate"},
+		{Tenant: "pay", Period: fleet.BudgetHour, LimitMicroUSD: 5e6, SpentMicroUSD: 5e6, ForecastMicroUSD: 5e6, Binds: true},
+	}
+}
+
+// Budgets are in the view of the fleet, and in the metrics.
+func TestBudgetsAreShown(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Ledger = &books{} })
+	v := call[v1alpha1.FleetView](r, "GET", "/v1/fleet", nil, 200)
+	if len(v.Budgets) != 2 || v.Budgets[0].ForecastMicroUSD != 655e6 || v.Budgets[1].Tenant != "pay" {
+		t.Errorf("%+v", v.Budgets)
+	}
+	text := r.scrape()
+	for _, want := range []string{
+		`muster_budget_spent_usd{period="day",tenant=""} 412`, `muster_budget_limit_usd{period="day",tenant=""} 500`,
+		`muster_budget_forecast_usd{period="day",tenant=""} 655`, `muster_budget_binds{period="hour",tenant="pay"} 1`,
+	} {
+		if !strings.Contains(text, want+"\n") {
+			t.Errorf("no %s in the metrics", want)
+		}
+	}
+}
+
 func TestCost(t *testing.T) {
 	b := &books{}
 	r := newRig(t, func(c *Config) { c.Ledger = b })

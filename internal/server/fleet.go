@@ -51,7 +51,9 @@ func (s *Server) view(ctx context.Context, _ *struct{}) (*body[v1alpha1.FleetVie
 	if err != nil {
 		return nil, err
 	}
-	return reply(v1alpha1.NewFleetView(v)), nil
+	out := v1alpha1.NewFleetView(v)
+	out.Budgets = s.budgets()
+	return reply(out), nil
 }
 
 func (s *Server) spec(context.Context, *struct{}) (*body[v1alpha1.Fleet], error) {

@@ -70,7 +70,7 @@ func registerFleet(c Config) (undo func(), err error) {
 		ConstLabels: prometheus.Labels{"version": c.Version, "goversion": runtime.Version()},
 	})
 	info.Set(1)
-	return register(c.Registry, info, &fleetCollector{engine: c.Engine, log: c.Logger, clock: c.Clock})
+	return register(c.Registry, info, &fleetCollector{engine: c.Engine, ledger: c.Ledger, log: c.Logger, clock: c.Clock})
 }
 
 // Started records a task's first instruction, wait after it was due.
@@ -107,6 +107,7 @@ var knownReasons = []fleet.TaskReason{
 // fleetCollector reads the fleet at each scrape.
 type fleetCollector struct {
 	engine Engine
+	ledger Ledger // nil: nothing is charged
 	log    *slog.Logger
 	clock  func() time.Time
 }
@@ -143,6 +144,7 @@ func (c *fleetCollector) Describe(ch chan<- *prometheus.Desc) { ch <- descUp }
 
 // Collect reads the fleet once.
 func (c *fleetCollector) Collect(ch chan<- prometheus.Metric) {
+	collectBudgets(ch, c.ledger)
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	v, err := c.engine.View(ctx)

@@ -48,6 +48,8 @@ type Ledger interface {
 	Report(ctx context.Context, q fleet.CostQuery) (fleet.CostReport, error)
 	// Focus writes a table in the columns of FOCUS.
 	Focus(ctx context.Context, q fleet.CostQuery, to io.Writer) error
+	// Budgets are answered at once, from memory.
+	Budgets() []fleet.BudgetView
 	// TaskCost is ErrNotFound where nothing was charged to the task.
 	TaskCost(ctx context.Context, id fleet.TaskID) (fleet.TaskCost, error)
 }

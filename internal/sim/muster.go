@@ -197,7 +197,10 @@ func (m *planner) timed() bool { return m.c.Floors != nil }
 
 // spends tells that the fleet has a budget, of which more is spent as time
 // passes.
-func (m *planner) spends() bool { return m.c.Policy.Budget.PerHour > 0 || m.c.Policy.Budget.PerDay > 0 }
+func (m *planner) spends() bool {
+	b := &m.c.Policy.Budget
+	return b.PerHour > 0 || b.PerDay > 0 || b.PerMonth > 0
+}
 
 func clock(ms int64) time.Time { return time.UnixMilli(ms).UTC() }
 

@@ -188,10 +188,10 @@ func TestSpending(t *testing.T) {
 	at := midnight.UnixMilli()
 	s.charge(at, 0, 3600)
 	got := s.charge(at+90*60_000, 2, 3600)
-	if got.DayMicroUSD != 2*5400 || got.HourMicroUSD > 2*3660 || got.HourMicroUSD < 2*3540 {
-		t.Errorf("%+v; want 10800 today and about 7200 in the last hour", got)
+	if got.DayMicroUSD != 2*5400 || got.MonthMicroUSD != 2*5400 || got.HourMicroUSD != 2*1800 {
+		t.Errorf("%+v; want 10800 today and 3600 of it since the full hour", got)
 	}
-	if got = s.charge(at+24*3600_000, 0, 3600); got.DayMicroUSD != 0 || got.HourMicroUSD != 0 {
+	if got = s.charge(at+24*3600_000, 0, 3600); got.DayMicroUSD != 0 || got.HourMicroUSD != 0 || got.MonthMicroUSD != 2*5400 {
 		t.Errorf("the next day %+v", got)
 	}
 }

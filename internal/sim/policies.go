@@ -22,7 +22,12 @@ const Clairvoyant = "clairvoyant"
 var policies = []policy{
 	{name: "muster", about: "the planner that runs the fleet, unchanged", eager: true, direct: true, make: newMuster},
 	{name: "fixed", about: "nodes for the peak of the window, always", eager: true, forever: true,
-		make: func(c *Config, s *Survey) (Sizer, error) { return fixed{nodesFor(s.Peak, c)}, nil }},
+		make: func(c *Config, s *Survey) (Sizer, error) {
+			if c.FixedNodes > 0 {
+				return fixed{c.FixedNodes}, nil
+			}
+			return fixed{nodesFor(s.Peak, c)}, nil
+		}},
 	{name: "fixed-p99", about: "nodes for the 99th percentile of demand, always", eager: true, forever: true,
 		make: func(c *Config, s *Survey) (Sizer, error) { return fixed{nodesFor(s.P99, c)}, nil }},
 	{name: "keda", about: "KEDA: poll 30 s, cooldown 300 s, HPA sync 15 s",

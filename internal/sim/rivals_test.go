@@ -220,3 +220,19 @@ func TestModelCheck(t *testing.T) {
 		}
 	}
 }
+
+// TestFixedAsAsked: three tasks of 100 s come at once to one node of two slots;
+// the third waits for the first to end.
+func TestFixedAsAsked(t *testing.T) {
+	m := Defaults()
+	m.Slots = 2
+	rows := trace.Rows{from(1000, 100), from(1000, 100), from(1000, 100)}
+	c := Config{Trace: rows, Model: m, From: midnight, To: midnight.Add(time.Hour), FixedNodes: 1}
+	r := simulate(t, c, "fixed")
+	if r.PeakNodes != 1 || r.WaitSum < 100 || r.WaitSum > 100+5 || r.WaitSum != r.MaxWait {
+		t.Errorf("%d nodes, waits of %v s in all and %v at most; want 1 node, and about 105 s of one task", r.PeakNodes, r.WaitSum, r.MaxWait)
+	}
+	if c.FixedNodes = 0; simulate(t, c, "fixed").WaitSum != 0 {
+		t.Error("nodes for the peak let a task wait")
+	}
+}

@@ -20,6 +20,8 @@ type Config struct {
 	// Pools names the pools by class of the trace; empty: one, and classes are
 	// not looked at.
 	Pools []string
+	// FixedNodes is how many nodes policy fixed has; 0: those of the peak.
+	FixedNodes int
 	// Buckets, when not 0, asks for a Series of so many parts of the window.
 	Buckets int
 	// Progress, when set, is told the share of a policy's run that is done.
@@ -55,6 +57,7 @@ type Result struct {
 	Late    float64 `json:"-"` // share of waits above the objective of Config.Muster
 	Lost    int64   `json:"-"` // tasks begun again because a node died
 	MaxWait float64 `json:"-"` // seconds
+	WaitSum float64 `json:"-"` // seconds, of all tasks together
 	Series  *Series `json:"-"`
 }
 
@@ -135,7 +138,7 @@ func (c *Config) result(s *Survey, name string, w *World, series *Series) Result
 	r := Result{
 		Policy: name, Tasks: h.n, WaitP50: h.quantile(0.5), WaitP95: h.quantile(0.95), WaitP99: h.quantile(0.99),
 		WaitP999: h.quantile(0.999), ShareOver10s: h.share(h.over10), ShareOver60s: h.share(h.over60),
-		Launches: w.bill.launches, PeakNodes: w.bill.peak, Lost: w.lost, MaxWait: float64(h.most) / 1000, Series: series,
+		Launches: w.bill.launches, PeakNodes: w.bill.peak, Lost: w.lost, MaxWait: float64(h.most) / 1000, WaitSum: float64(h.sum) / 1000, Series: series,
 	}
 	r.Late = h.share(h.above(c.Muster.Policy.WithDefaults().Objective.Milliseconds()))
 	c.price(&r, s, w.bill.millis)

@@ -1,47 +1,33 @@
 package sim
 
-import "muster.dev/muster/internal/plan"
+import (
+	"time"
 
-// spending is what a fleet has cost in the last hour and since midnight UTC,
-// as the control loop charges it: by the nodes there are, between two looks.
+	"muster.dev/muster/internal/fleet"
+	"muster.dev/muster/internal/plan"
+)
+
+// spending is what a fleet has cost in the hour, the day and the month of UTC,
+// as the ledger charges it: by the nodes there are, between two looks.
 type spending struct {
-	at      int64
-	day     int64 // since the epoch
-	today   float64
-	minutes [60]float64
-	minute  int64
+	at    int64
+	begun [3]int64 // of the hour, the day and the month that at is in
+	ends  [3]int64
+	spent [3]float64
 }
 
 // charge adds what alive nodes cost since the last look; nodeHour is a price
 // in micro-USD.
 func (s *spending) charge(now int64, alive int, nodeHour int64) plan.Spend {
-	if s.at > 0 {
-		for at := s.at; at < now; {
-			next := min(now, (at/60_000+1)*60_000)
-			s.add(at, float64(next-at)/3600_000*float64(alive)*float64(nodeHour))
-			at = next
+	for i, p := range fleet.BudgetPeriods {
+		if now >= s.ends[i] {
+			from, until := p.Span(time.UnixMilli(now))
+			s.begun[i], s.ends[i], s.spent[i] = from.UnixMilli(), until.UnixMilli(), 0
+		}
+		if s.at > 0 {
+			s.spent[i] += float64(now-max(s.at, s.begun[i])) / float64(hour) * float64(alive) * float64(nodeHour)
 		}
 	}
-	s.add(now, 0) // begins the day, or the minute, of now
 	s.at = now
-	var lastHour float64
-	for _, v := range s.minutes {
-		lastHour += v
-	}
-	return plan.Spend{HourMicroUSD: int64(lastHour), DayMicroUSD: int64(s.today)}
-}
-
-func (s *spending) add(at int64, microUSD float64) {
-	if day := at / (24 * hour); day != s.day {
-		s.day, s.today = day, 0
-	}
-	m := at / 60_000
-	for ; s.minute < m; s.minute++ {
-		if m-s.minute > 60 {
-			s.minute = m - 60
-		}
-		s.minutes[(s.minute+1)%60] = 0
-	}
-	s.minutes[m%60] += microUSD
-	s.today += microUSD
+	return plan.Spend{HourMicroUSD: int64(s.spent[0]), DayMicroUSD: int64(s.spent[1]), MonthMicroUSD: int64(s.spent[2])}
 }

@@ -11,6 +11,7 @@ type Waits struct {
 	over10 int64
 	over60 int64
 	most   int64 // milliseconds
+	sum    int64 // likewise
 }
 
 const (
@@ -36,6 +37,7 @@ func (w *Waits) add(ms int64) {
 		}
 	}
 	w.most = max(w.most, ms)
+	w.sum += ms
 }
 
 // quantile is the nearest-rank quantile in seconds, rounded down to the step;

@@ -38,19 +38,33 @@ func Event(t fleet.Task) ([]byte, error) {
 		Ended      time.Time         `json:"endedAt"`
 		PatchBytes int64             `json:"patchBytes"`
 	}
-	b, err := json.Marshal(struct {
-		SpecVersion string    `json:"specversion"`
-		ID          string    `json:"id"`
-		Source      string    `json:"source"`
-		Type        string    `json:"type"`
-		Subject     string    `json:"subject"`
-		Time        time.Time `json:"time"`
-		ContentType string    `json:"datacontenttype"`
-		Data        outcome   `json:"data"`
-	}{
-		"1.0", string(t.ID) + "/settled", "/muster", "dev.muster.task.settled", string(t.ID), t.EndedAt, "application/json",
-		outcome{t.ID, t.Spec.Name, t.Spec.Labels, t.State, t.Result.Reason, t.Result.Message, t.Result.ExitCode, t.Attempt, t.SubmittedAt, t.EndedAt, t.Result.PatchBytes},
+	return encode(cloudEvent{
+		ID: string(t.ID) + "/settled", Type: "dev.muster.task.settled", Subject: string(t.ID), Time: t.EndedAt,
+		Data: outcome{t.ID, t.Spec.Name, t.Spec.Labels, t.State, t.Result.Reason, t.Result.Message, t.Result.ExitCode, t.Attempt, t.SubmittedAt, t.EndedAt, t.Result.PatchBytes},
 	})
+}
+
+// NoticeEvent is the CloudEvents form of a notice.
+func NoticeEvent(n fleet.Notice) ([]byte, error) {
+	return encode(cloudEvent{ID: n.ID, Type: n.Type, Subject: n.Subject, Time: n.At, Data: n.Data})
+}
+
+// cloudEvent is an event in structured mode; encode fills in what is the same
+// for all.
+type cloudEvent struct {
+	SpecVersion string    `json:"specversion"`
+	ID          string    `json:"id"`
+	Source      string    `json:"source"`
+	Type        string    `json:"type"`
+	Subject     string    `json:"subject"`
+	Time        time.Time `json:"time"`
+	ContentType string    `json:"datacontenttype"`
+	Data        any       `json:"data"`
+}
+
+func encode(e cloudEvent) ([]byte, error) {
+	e.SpecVersion, e.Source, e.ContentType = "1.0", "/muster", "application/json"
+	b, err := json.Marshal(e)
 	if err != nil {
 		return nil, fmt.Errorf("encode the event: %w", err)
 	}

@@ -13,8 +13,6 @@ import (
 	"strconv"
 	"syscall"
 	"time"
-
-	"muster.dev/muster/internal/fleet"
 )
 
 // errRedirect and errForbidden are of no use to try again.
@@ -75,8 +73,8 @@ func withoutURL(err error) error {
 }
 
 // post tries once. A negative wait says that another attempt is useless.
-func (s *Service) post(ctx context.Context, t fleet.Task, body []byte) (wait time.Duration, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, t.Spec.Webhook, bytes.NewReader(body))
+func (s *Service) post(ctx context.Context, address string, body []byte) (wait time.Duration, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader(body))
 	if err != nil {
 		return -1, fmt.Errorf("webhook address: %w", withoutURL(err))
 	}

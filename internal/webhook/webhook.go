@@ -13,9 +13,16 @@ import (
 	"muster.dev/muster/internal/fleet"
 )
 
+// Notices are what a fleet tells of itself. Both methods answer at once.
+type Notices interface {
+	Notices() []fleet.Notice // to be delivered, the oldest first
+	NoticeDone(id string)    // delivered, or given up
+}
+
 // Options adjust a Service; Tasks is needed.
 type Options struct {
-	Tasks fleet.Tasks
+	Tasks   fleet.Tasks
+	Notices func() Notices // nil, or nil of it: there are none
 	// Key returns what deliveries are signed with, and is asked for each; nil:
 	// they are unsigned. Without a key nothing is sent; it is tried again.
 	Key       func(context.Context) ([]byte, error)
@@ -38,11 +45,11 @@ type Service struct {
 	wg     sync.WaitGroup
 
 	mu      sync.Mutex
-	pending map[fleet.TaskID]*delivery
-	more    bool // the store had more than the last round asked for
+	pending map[string]*delivery // by the name of the job
+	more    bool                 // the store had more than the last round asked for
 }
 
-// delivery is what is under way for one task.
+// delivery is what is under way for one job.
 type delivery struct {
 	tries int       // so far
 	due   time.Time // of the next one
@@ -77,7 +84,7 @@ func New(o Options) *Service {
 	orDefault(&o.Attempts, 10)
 	orDefault(&o.Parallel, 8)
 	return &Service{
-		o: o, wake: make(chan struct{}, 1), slots: make(chan struct{}, o.Parallel), pending: map[fleet.TaskID]*delivery{},
+		o: o, wake: make(chan struct{}, 1), slots: make(chan struct{}, o.Parallel), pending: map[string]*delivery{},
 		client: &http.Client{Transport: o.Transport, Timeout: o.Timeout, CheckRedirect: sameHost},
 	}
 }
@@ -118,7 +125,7 @@ func (s *Service) Run(ctx context.Context) error {
 // round starts what is due and says when to look again.
 func (s *Service) round(ctx context.Context) time.Duration {
 	s.mu.Lock()
-	maps.DeleteFunc(s.pending, func(_ fleet.TaskID, d *delivery) bool { return d.done })
+	maps.DeleteFunc(s.pending, func(_ string, d *delivery) bool { return d.done })
 	limit := min(len(s.pending), mostWaiting) + fresh
 	s.mu.Unlock()
 	tasks, err := s.o.Tasks.PendingWebhooks(ctx, limit)
@@ -128,10 +135,14 @@ func (s *Service) round(ctx context.Context) time.Duration {
 		}
 		return s.o.Poll
 	}
-	s.forget(tasks, len(tasks) == limit)
-	now, next := s.o.Clock(), s.o.Poll
+	jobs := s.notices()
 	for _, t := range tasks {
-		if !s.begin(t.ID, now, &next) {
+		jobs = append(jobs, s.settled(t))
+	}
+	s.forget(jobs, len(tasks) == limit)
+	now, next := s.o.Clock(), s.o.Poll
+	for _, j := range jobs {
+		if !s.begin(j.name, now, &next) {
 			continue
 		}
 		select {
@@ -141,7 +152,7 @@ func (s *Service) round(ctx context.Context) time.Duration {
 		}
 		s.wg.Go(func() {
 			defer func() { <-s.slots }()
-			s.attempt(ctx, t)
+			s.attempt(ctx, j)
 		})
 	}
 	return next
@@ -149,28 +160,28 @@ func (s *Service) round(ctx context.Context) time.Duration {
 
 // forget drops what the store no longer has (pruned tasks), unless it has more
 // than it was asked for.
-func (s *Service) forget(tasks []fleet.Task, more bool) {
-	there := make(map[fleet.TaskID]bool, len(tasks))
-	for _, t := range tasks {
-		there[t.ID] = true
+func (s *Service) forget(jobs []job, more bool) {
+	there := make(map[string]bool, len(jobs))
+	for _, j := range jobs {
+		there[j.name] = true
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.more = more; !more {
-		maps.DeleteFunc(s.pending, func(id fleet.TaskID, d *delivery) bool { return !d.busy && !there[id] })
+		maps.DeleteFunc(s.pending, func(name string, d *delivery) bool { return !d.busy && !there[name] })
 	}
 }
 
-// begin marks a task as busy if it is due; else next is brought forward to
+// begin marks a job as busy if it is due; else next is brought forward to
 // when it will be.
-func (s *Service) begin(id fleet.TaskID, now time.Time, next *time.Duration) bool {
+func (s *Service) begin(name string, now time.Time, next *time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	d := s.pending[id]
+	d := s.pending[name]
 	switch {
 	case d == nil:
 		d = &delivery{}
-		s.pending[id] = d
+		s.pending[name] = d
 	case d.busy, d.done:
 		return false
 	case d.due.After(now):
@@ -183,16 +194,16 @@ func (s *Service) begin(id fleet.TaskID, now time.Time, next *time.Duration) boo
 }
 
 // attempt tries once and settles what comes of it.
-func (s *Service) attempt(ctx context.Context, t fleet.Task) {
+func (s *Service) attempt(ctx context.Context, j job) {
 	s.mu.Lock()
-	d := s.pending[t.ID]
+	d := s.pending[j.name]
 	s.mu.Unlock()
-	wait, err := s.try(ctx, t)
+	wait, err := s.try(ctx, &j)
 	if ctx.Err() != nil {
 		return // not known to be delivered: again after the restart
 	}
 	if err != nil {
-		s.o.Logger.Warn("webhook was not delivered", "task", t.ID, "attempt", d.tries, "of", s.o.Attempts, "error", err)
+		s.o.Logger.Warn("webhook was not delivered", j.kind, j.id, "attempt", d.tries, "of", s.o.Attempts, "error", err)
 		if wait >= 0 && d.tries < s.o.Attempts {
 			s.mu.Lock()
 			d.due, d.busy = s.o.Clock().Add(max(wait, backoff(d.tries))), false
@@ -204,7 +215,7 @@ func (s *Service) attempt(ctx context.Context, t fleet.Task) {
 	if err != nil {
 		problem = err.Error()
 	}
-	err = s.o.Tasks.WebhookDone(ctx, t.ID, problem)
+	err = j.done(ctx, problem)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -214,17 +225,17 @@ func (s *Service) attempt(ctx context.Context, t fleet.Task) {
 			s.Wake()
 		}
 	case ctx.Err() == nil:
-		s.o.Logger.Warn("cannot record a webhook as done; it will be sent again", "task", t.ID, "error", err)
+		s.o.Logger.Warn("cannot record a webhook as done; it will be sent again", j.kind, j.id, "error", err)
 		d.due, d.busy = s.o.Clock().Add(backoff(d.tries)), false
 	}
 }
 
-func (s *Service) try(ctx context.Context, t fleet.Task) (time.Duration, error) {
-	body, err := Event(t)
+func (s *Service) try(ctx context.Context, j *job) (time.Duration, error) {
+	body, err := j.body()
 	if err != nil {
 		return -1, err
 	}
-	return s.post(ctx, t, body)
+	return s.post(ctx, j.url, body)
 }
 
 // backoff is 1 s doubling to at most 5 min, less up to a quarter of it.

@@ -23,12 +23,13 @@ type layer struct {
 // TestTheTableIsWrittenDown checks.
 var layers = []layer{
 	{"internal/fleet", "L0", nil},
+	{"internal/agentout", "L1", []string{"internal/fleet"}},
 	{"internal/calendar", "L1", []string{"internal/fleet"}},
 	{"internal/cost", "L1", []string{"internal/fleet"}},
 	{"internal/forecast", "L1", []string{"internal/fleet", "internal/calendar"}},
 	{"internal/plan", "L1", []string{"internal/fleet", "internal/calendar", "internal/forecast", "internal/cost"}},
 	{"api/v1alpha1", "L1", []string{"internal/fleet", "internal/calendar"}},
-	{"internal/dispatch", "L2", []string{"internal/fleet", "internal/plan"}},
+	{"internal/dispatch", "L2", []string{"internal/fleet", "internal/plan", "internal/agentout"}},
 	{"internal/control", "L2", []string{"internal/fleet", "internal/plan", "internal/forecast", "internal/cost", "internal/calendar", "internal/dispatch"}},
 	{"internal/consumer", "L2", []string{"internal/fleet", "internal/dispatch"}},
 	{"internal/intake", "L2", []string{"internal/fleet"}},
@@ -116,7 +117,7 @@ func orNothing(may []string) string {
 }
 
 // pure are the packages that decide: functions of their arguments.
-var pure = []string{"internal/plan", "internal/forecast", "internal/cost", "internal/calendar", "internal/store/lifecycle"}
+var pure = []string{"internal/plan", "internal/forecast", "internal/cost", "internal/calendar", "internal/agentout", "internal/store/lifecycle"}
 
 // clockless are further packages that may not look at the clock or draw global
 // random numbers: a simulation is a function of its arguments.

@@ -48,6 +48,7 @@ func Run(t *testing.T, open Factory) {
 		{"fair share by weight", Options{Tenants: map[fleet.TenantID]fleet.Share{"a": {Weight: 3}, "b": {Weight: 1}}}, testWeights},
 		{"a newcomer is served before the busy", Options{}, testNewcomer},
 		{"caps", Options{Tenants: map[fleet.TenantID]fleet.Share{"a": {MaxRunning: 2}}}, testCaps},
+		{"a tenant without money", Options{Tenants: map[fleet.TenantID]fleet.Share{"a": {Held: true, MaxRunning: 2}}}, testHeld},
 		{"expiry", Options{}, testExpiry},
 		{"extend", Options{}, testExtend},
 		{"fencing", Options{}, testFencing},

@@ -132,6 +132,18 @@ func testCaps(f *fixture) {
 	f.want(f.lease(1), "a4")
 }
 
+// Of a tenant whose money is used up nothing is leased, and it is no demand;
+// the others go on.
+func testHeld(f *fixture) {
+	f.names("a1", "a2", "a3")
+	f.held(3, 0)
+	f.want(f.lease(9))
+	f.submit(task("b1", "b", -1))
+	f.held(3, -1)
+	f.want(f.lease(9), "b1")
+	f.counts(3, 0, 1, 0)
+}
+
 func testExpiry(f *fixture) {
 	f.names("one")
 	first := f.one()

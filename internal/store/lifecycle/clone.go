@@ -29,6 +29,10 @@ func CloneTask(t fleet.Task) fleet.Task {
 		s.Origin = &o
 	}
 	t.Result.Artifacts = slices.Clone(t.Result.Artifacts)
+	if t.Result.Model != nil {
+		m := *t.Result.Model
+		t.Result.Model = &m
+	}
 	return t
 }
 

@@ -150,7 +150,7 @@ func (s *Store) rank(pools map[fleet.PoolKey]*fleet.PoolDemand, now time.Time) {
 	seen := map[fleet.PoolKey]bool{}
 	for _, t := range due {
 		p := pools[t.Pool]
-		if most := s.opt.Tenants[t.Tenant].MaxRunning; most > 0 && running[t.Tenant] >= most {
+		if left, bounded := s.opt.Tenants[t.Tenant].Left(running[t.Tenant]); bounded && left == 0 {
 			p.Held++
 			continue
 		}
@@ -224,9 +224,9 @@ func (s *Store) first(now time.Time, slots map[fleet.PoolKey]int) *entry {
 	var best *entry
 	for _, e := range s.tasks {
 		t := e.task
-		most := s.opt.Tenants[t.Spec.Tenant].MaxRunning
+		left, bounded := s.opt.Tenants[t.Spec.Tenant].Left(running[t.Spec.Tenant])
 		if t.State != fleet.TaskQueued || e.leased || t.DueAt.After(now) || slots[t.Spec.Pool] <= 0 ||
-			most > 0 && running[t.Spec.Tenant] >= most {
+			bounded && left == 0 {
 			continue
 		}
 		if best == nil || cmp.Or(

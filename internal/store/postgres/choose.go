@@ -49,7 +49,7 @@ func choose(rows []row, shares map[fleet.TenantID]fleet.Share, slots map[fleet.P
 		for i := range rows {
 			r := &rows[i]
 			share := shares[r.tenant]
-			if left[r.pool] <= 0 || share.MaxRunning > 0 && busy[r.tenant] >= share.MaxRunning {
+			if free, bounded := share.Left(busy[r.tenant]); left[r.pool] <= 0 || bounded && free == 0 {
 				continue
 			}
 			if at[i] == len(r.front) {
@@ -108,8 +108,8 @@ func stats(rows []row, shares map[fleet.TenantID]fleet.Share, now time.Time) fle
 		st.Dead += int(r.dead)
 		p.Oldest, st.Oldest = earliest(p.Oldest, r.oldest), earliest(st.Oldest, r.oldest)
 		free := int(r.due)
-		if most := shares[r.tenant].MaxRunning; most > 0 {
-			free = min(free, max(0, most-busy[r.tenant]))
+		if left, bounded := shares[r.tenant].Left(busy[r.tenant]); bounded {
+			free = min(free, left)
 			busy[r.tenant] += free
 		}
 		p.Held += int(r.due) - free

@@ -251,7 +251,7 @@ func (l *line) next(slots map[fleet.PoolKey]int) *row {
 			l.tidy(r)
 			share := l.shares[r.key.tenant]
 			running := l.running[r.key.tenant]
-			if len(r.due) == 0 || share.MaxRunning > 0 && running >= share.MaxRunning {
+			if left, bounded := share.Left(running); len(r.due) == 0 || bounded && left == 0 {
 				continue
 			}
 			weight := share.Weight
@@ -337,11 +337,11 @@ func (l *line) change() time.Time {
 func (l *line) spare() map[fleet.TenantID]int {
 	var out map[fleet.TenantID]int
 	for tenant, share := range l.shares {
-		if share.MaxRunning > 0 {
+		if left, bounded := share.Left(l.running[tenant]); bounded {
 			if out == nil {
 				out = make(map[fleet.TenantID]int, len(l.shares))
 			}
-			out[tenant] = max(0, share.MaxRunning-l.running[tenant])
+			out[tenant] = left
 		}
 	}
 	return out
