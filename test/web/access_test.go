@@ -27,7 +27,10 @@ type finding struct {
 // and AA, and its best practices.
 func (p *page) accessible(where string) {
 	p.t.Helper()
-	p.do(chromedp.Evaluate(axe+"; true", nil))
+	var there bool
+	if p.eval(`typeof axe === "object"`, &there); !there {
+		p.do(chromedp.Evaluate(axe+"; true", nil))
+	}
 	var raw string
 	p.do(chromedp.Evaluate(`axe.run(document, { resultTypes: ["violations"], runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"] }).then((r) => JSON.stringify(r.violations))`, &raw, awaitPromise))
 	var found []finding
@@ -64,6 +67,9 @@ func TestAccessible(t *testing.T) {
 	} {
 		for _, width := range []int64{1440, 390} {
 			for _, scheme := range []string{"light", "dark"} {
+				if width == 390 && scheme == "dark" {
+					continue // the colours are those of the desk
+				}
 				p.look(width, 900, scheme)
 				p.eval(fmt.Sprintf(`location.hash = %q`, v.at), nil)
 				p.until(fmt.Sprintf(`document.querySelector(%q) !== null`, v.there))
