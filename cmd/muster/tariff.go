@@ -85,7 +85,7 @@ func openLedger(u *unit) (*ledger.Service, error) {
 	}
 	return ledger.New(ledger.Options{
 		Store: u.store, Nodes: u.listNodes, Fleet: u.fleet.Metadata.Name, Tariff: t, Labels: u.fleet.Spec.Cost.Labels, Logger: u.log,
-		Budget: budgetOf(u.fleet), Events: u.store.AppendEvents,
+		Budget: budgetOf(u.fleet), Events: u.store.AppendEvents, Charged: u.meter.Charged,
 	}), nil
 }
 

@@ -19,6 +19,7 @@ import (
 	"muster.dev/muster/internal/ledger"
 	"muster.dev/muster/internal/schedule"
 	"muster.dev/muster/internal/server"
+	"muster.dev/muster/internal/store/metered"
 	"muster.dev/muster/internal/web"
 	"muster.dev/muster/internal/webhook"
 )
@@ -52,6 +53,7 @@ type unit struct {
 	unitConfig
 	now      atomic.Pointer[v1alpha1.Fleet] // the fleet in force
 	registry *prometheus.Registry
+	meter    *server.Meter
 	control  *control.Engine
 	server   *server.Server
 	hooks    *webhook.Service
@@ -78,7 +80,12 @@ func openUnit(ctx context.Context, c unitConfig) (_ *unit, err error) {
 	if err != nil {
 		return nil, err
 	}
-	u.hooks = webhook.New(webhook.Options{Tasks: c.store, Logger: c.log, UserAgent: "muster/" + version(), Key: webhookKey(c.fleet, c.secrets)})
+	u.meter = meter
+	u.store = metered.New(c.store, meter.Stored, meter.Happened)
+	if c.embedded != nil {
+		u.embedded = metered.NewQueue(c.embedded, meter.Stored)
+	}
+	u.hooks = webhook.New(webhook.Options{Tasks: u.store, Logger: c.log, UserAgent: "muster/" + version(), Key: webhookKey(c.fleet, c.secrets), Tried: hookMeter(meter)})
 	loop, err := u.loop()
 	if err != nil {
 		return nil, err
@@ -86,7 +93,7 @@ func openUnit(ctx context.Context, c unitConfig) (_ *unit, err error) {
 	if err = u.workOn(ctx, &loop); err != nil {
 		return nil, err
 	}
-	loop.Observe = listeners{meter, u.hooks, u.intake}
+	loop.Observe, loop.Meter = listeners{meter, u.hooks, u.intake}, meter
 	if u.control, err = control.New(loop); err != nil {
 		return nil, err
 	}
@@ -98,7 +105,7 @@ func openUnit(ctx context.Context, c unitConfig) (_ *unit, err error) {
 		return nil, err
 	}
 	api := server.Config{
-		Store: c.store, Archive: c.archive, Engine: u.control, Fleet: u.now.Load, Hosts: c.hosts,
+		Store: u.store, Archive: c.archive, Engine: u.control, Fleet: u.now.Load, Hosts: c.hosts,
 		Token: c.token, Version: version(), Logger: c.log, Ready: u.isReady, Registry: u.registry,
 		Forward: c.forward, Reviser: c.reviser, Pages: pages,
 	}
@@ -110,7 +117,7 @@ func openUnit(ctx context.Context, c unitConfig) (_ *unit, err error) {
 		return nil, err
 	}
 	u.keepRevision(ctx, c.written)
-	u.cron = schedule.New(schedule.Config{Store: c.store, Submit: u.server.SubmitScheduled, Events: c.store, Logger: c.log})
+	u.cron = schedule.New(schedule.Config{Store: u.store, Submit: u.server.SubmitScheduled, Events: u.store, Logger: c.log})
 	u.keda, err = openKEDA(u)
 	return u, err
 }

@@ -79,6 +79,20 @@ func (l listeners) Settled(t fleet.Task) {
 	}
 }
 
+// hookMeter counts attempts to deliver webhooks.
+func hookMeter(m *server.Meter) func(delivered, again bool) {
+	return func(delivered, again bool) {
+		switch {
+		case delivered:
+			m.Hooked(server.HookDelivered)
+		case again:
+			m.Hooked(server.HookFailed)
+		default:
+			m.Hooked(server.HookGivenUp)
+		}
+	}
+}
+
 func isFile(p string) bool {
 	st, err := os.Stat(p)
 	return err == nil && st.Mode().IsRegular()

@@ -190,7 +190,9 @@ func (e *Engine) measured(ctx context.Context, box *fleet.Sandbox, now time.Time
 	m.started++
 	m.failure, m.reason = "", ""
 	e.dirty = true
+	e.reactions.end(box, now, e.c.Meter)
 	e.mu.Unlock()
+	e.c.Meter.Created(templateName(box.Spec.Pool), fleet.StartReady, lead)
 	e.record(ctx, fleet.Event{
 		At: now, Kind: "sandbox_ready", Layer: "sandboxes", Pool: box.Spec.Pool, Sandbox: box.Spec.ID, Node: box.Spec.Node,
 		Reason:  fmt.Sprintf("ready %s after it was requested", lead.Round(time.Millisecond)),
@@ -201,6 +203,7 @@ func (e *Engine) measured(ctx context.Context, box *fleet.Sandbox, now time.Time
 // broke takes note of a start that went wrong, and tells the breaker.
 func (e *Engine) broke(ctx context.Context, box *fleet.Sandbox, err error) {
 	e.countFailure(box, err)
+	e.measureFailure(box, err)
 	e.record(ctx, fleet.Event{
 		Kind: "sandbox_failed", Layer: "sandboxes", Pool: box.Spec.Pool, Sandbox: box.Spec.ID, Node: box.Spec.Node,
 		Reason: err.Error(),

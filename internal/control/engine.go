@@ -38,6 +38,7 @@ type Engine struct {
 	waits         waits
 	layer         layer
 	histories     histories
+	reactions     reactions
 	spend         spend
 	shadow        shadow
 	dedication    dedication
@@ -75,6 +76,7 @@ func New(c Config) (*Engine, error) {
 		wake: make(chan struct{}, 1), leasing: make(chan struct{}, 1), slots: make(chan struct{}, c.ParallelStarts),
 		pools: map[fleet.PoolKey]*poolMemory{}, said: map[fleet.PoolKey]said{},
 		ending: map[fleet.SandboxID]bool{}, drawn: map[fleet.SandboxID]time.Time{}, state: &plan.State{},
+		reactions: reactions{}, layer: layer{meter: c.Meter},
 	}
 	var hears dispatch.Observer = observer{e}
 	if c.Consumers {
@@ -299,6 +301,7 @@ func (e *Engine) tick(ctx context.Context) bool {
 	}
 	e.announce(ctx, &snap)
 	e.apply(ctx, &snap, &spec)
+	e.measureDecision(&snap, &spec)
 	e.mu.Lock()
 	e.ready = true
 	e.mu.Unlock()

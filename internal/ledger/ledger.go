@@ -30,6 +30,9 @@ type Options struct {
 	Budget Budget
 	// Events takes warnings of the budget; may be nil.
 	Events func(ctx context.Context, ev []fleet.Event) ([]fleet.Event, error)
+	// Charged hears of each step once it is written down, and must not block;
+	// may be nil.
+	Charged func(fleet.Charged)
 
 	Logger *slog.Logger     // default: discard
 	Clock  func() time.Time // default: time.Now

@@ -37,6 +37,7 @@ type mind struct {
 	over  map[fleet.SandboxID]bool        // sandboxes whose task was counted
 	touch map[bookAt]bool                 // changed since the last posting
 	moved map[fleet.TaskID]bool           // likewise
+	fresh fresh                           // charged since then
 }
 
 type bookAt struct {
@@ -52,7 +53,7 @@ func (s *Service) load(ctx context.Context) error {
 	}
 	m := &mind{
 		seq: seq, books: map[bookAt]*cost.Book{}, tasks: map[fleet.TaskID]fleet.TaskCost{}, dims: map[fleet.TaskID]cost.Key{},
-		over: map[fleet.SandboxID]bool{}, touch: map[bookAt]bool{}, moved: map[fleet.TaskID]bool{},
+		over: map[fleet.SandboxID]bool{}, touch: map[bookAt]bool{}, moved: map[fleet.TaskID]bool{}, fresh: newFresh(),
 	}
 	if seq > 0 {
 		if err := json.Unmarshal(b, &m.state); err != nil {
@@ -151,6 +152,7 @@ func (s *Service) post(ctx context.Context) error {
 	s.m.seq, s.dirty = p.Seq, false
 	clear(s.m.touch)
 	clear(s.m.moved)
+	s.tell()
 	return nil
 }
 
