@@ -285,8 +285,11 @@ func (o observer) Started(pool fleet.PoolKey, launch fleet.Launch, wait time.Dur
 	o.e.mu.Lock()
 	o.e.waits.add(now, wait)
 	o.e.histories.waited(now, pool, wait)
-	o.e.layer.begins(wait, o.e.spec.Policy.Objective)
+	late := o.e.layer.begins(wait, o.e.spec.Policy.Objective)
 	o.e.mu.Unlock()
+	if late {
+		o.e.c.Meter.Late()
+	}
 }
 
 // Settled implements dispatch.Observer.

@@ -67,12 +67,14 @@ func (l *layer) fail(why string) {
 	l.meter.Booted(0, false)
 }
 
-// begins counts a task that started after the wait.
-func (l *layer) begins(wait, objective time.Duration) {
+// begins counts a task that started after the wait, and reports whether that was
+// late.
+func (l *layer) begins(wait, objective time.Duration) (late bool) {
 	l.begun++
-	if wait > objective {
+	if late = wait > objective; late {
 		l.late++
 	}
+	return late
 }
 
 // ends counts a task that is final.

@@ -17,6 +17,7 @@ type ear struct {
 	stages  map[string][]time.Duration
 	created map[string]int
 	decided []fleet.Decided
+	late    int
 }
 
 func newEar() *ear { return &ear{stages: map[string][]time.Duration{}, created: map[string]int{}} }
@@ -39,6 +40,12 @@ func (e *ear) Created(template, outcome string, _ time.Duration) {
 	e.created[template+" "+outcome]++
 }
 
+func (e *ear) Late() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.late++
+}
+
 func (e *ear) Booted(time.Duration, bool) {}
 
 // TestReactionIsMeasured: once for each time that tasks find no sandbox, in
@@ -48,6 +55,7 @@ func TestReactionIsMeasured(t *testing.T) {
 		m := newEar()
 		w := newWorld(t, fake.Options{Lead: lead(900 * time.Millisecond), Script: busy(20 * time.Second)})
 		w.meter = m
+		w.spec.Policy.Objective = 500 * time.Millisecond
 		w.up()
 		sleep(5 * time.Second)
 		w.submit(10)
@@ -65,6 +73,9 @@ func TestReactionIsMeasured(t *testing.T) {
 		}
 		if m.created["default ready"] < 10 {
 			t.Errorf("starts %v", m.created)
+		}
+		if m.late != 10 {
+			t.Errorf("%d late starts; the first 10 tasks waited for longer than 500 ms", m.late)
 		}
 		causes := map[string]int{}
 		for _, d := range m.decided {

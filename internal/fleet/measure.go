@@ -39,6 +39,8 @@ type Meter interface {
 	// Reacted: a stage of a reaction to tasks that found no sandbox took so long.
 	// stage is one of the constants above.
 	Reacted(stage string, took time.Duration)
+	// Late: a task started later than the fleet's objective allows.
+	Late()
 	// Created: the start of a sandbox of this template ended so long after it was
 	// asked for; outcome is [StartReady], or why it failed: image, prepare,
 	// timeout_startup or another of the task reasons, [StartOther] where none fits.
@@ -55,6 +57,9 @@ func (NoMeter) Decided(Decided) {}
 
 // Reacted implements Meter.
 func (NoMeter) Reacted(string, time.Duration) {}
+
+// Late implements Meter.
+func (NoMeter) Late() {}
 
 // Created implements Meter.
 func (NoMeter) Created(_, _ string, _ time.Duration) {}

@@ -22,6 +22,7 @@ type Meter struct {
 	settled  *prometheus.CounterVec
 	starts   *prometheus.CounterVec
 	start    *prometheus.HistogramVec
+	late     prometheus.Counter
 	run      prometheus.Histogram
 	phase    *prometheus.HistogramVec
 	reaction *prometheus.HistogramVec
@@ -110,7 +111,7 @@ func NewMeter(r *prometheus.Registry) (*Meter, error) {
 	m.ofTasks()
 	m.ofTheLoop()
 	m.ofTheRest()
-	_, err := register(r, m.settled, m.starts, m.start, m.run, m.phase, m.reaction, m.decisions, m.why, m.decision, m.created, m.lead,
+	_, err := register(r, m.settled, m.starts, m.start, m.late, m.run, m.phase, m.reaction, m.decisions, m.why, m.decision, m.created, m.lead,
 		m.boots, m.boot, m.events, m.store, m.storeErrs, m.hooks, m.cost, m.tenantCost, m.nodeSeconds, m.busySeconds, m.burn)
 	return m, err
 }
@@ -119,6 +120,7 @@ func (m *Meter) ofTasks() {
 	m.settled = counter("tasks_settled_total", "Tasks that ended, by final state and reason.", "state", "reason")
 	m.starts = counter("task_starts_total", "Tasks whose first instruction ran, by template and launch: a warm one found its sandbox ready.", "template", "launch")
 	m.start = histogram("start_latency_seconds", "From a task becoming due to its first instruction, by launch (warm, cold).", waits, "launch")
+	m.late = prometheus.NewCounter(prometheus.CounterOpts{Name: "muster_late_starts_total", Help: "Tasks whose first instruction ran later after they were due than the objective allows; of those that muster_start_latency_seconds counts."})
 	m.run = prometheus.NewHistogram(durations("task_run_seconds", "How long the commands of tasks ran.", lives))
 	m.phase = histogram("task_phase_seconds", "How long tasks that ended were in each phase, by launch.", append(slices.Clone(waits[:14]), lives[4:]...), "launch", "phase")
 	m.reaction = histogram("reaction_seconds", "From a task becoming due that finds no sandbox to the next sandbox being ready, by stage (detect, decide, supply) and in all (total).", waits, "stage")
@@ -233,6 +235,9 @@ func (m *Meter) Decided(d fleet.Decided) {
 func (m *Meter) Reacted(stage string, took time.Duration) {
 	m.reaction.WithLabelValues(stage).Observe(took.Seconds())
 }
+
+// Late implements fleet.Meter.
+func (m *Meter) Late() { m.late.Inc() }
 
 // Created implements fleet.Meter.
 func (m *Meter) Created(template, outcome string, took time.Duration) {

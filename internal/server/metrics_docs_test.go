@@ -42,6 +42,7 @@ func tell(m *Meter) {
 	m.Settled(fleet.Task{State: fleet.TaskSucceeded, Launch: fleet.LaunchWarm, StartedAt: time.Now(), Phases: fleet.Phases{Run: time.Second}})
 	m.Decided(fleet.Decided{Took: time.Millisecond, Changed: true, Why: []fleet.DecidedWhy{{Layer: "sandboxes", Cause: "demand"}}})
 	m.Reacted(fleet.ReactTotal, time.Second)
+	m.Late()
 	m.Created("default", fleet.StartReady, time.Second)
 	m.Created("default", "made up", time.Second)
 	m.Booted(time.Minute, true)
