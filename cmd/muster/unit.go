@@ -20,6 +20,7 @@ import (
 	"muster.dev/muster/internal/schedule"
 	"muster.dev/muster/internal/server"
 	"muster.dev/muster/internal/store/metered"
+	"muster.dev/muster/internal/tracing"
 	"muster.dev/muster/internal/web"
 	"muster.dev/muster/internal/webhook"
 )
@@ -57,6 +58,7 @@ type unit struct {
 	control  *control.Engine
 	server   *server.Server
 	hooks    *webhook.Service
+	tracer   *tracing.Tracer // nil: nobody asked for traces
 	cron     *schedule.Service
 	ledger   *ledger.Service // nil where others run the workers
 	source   fleet.Source    // nil: no outside queue
@@ -93,7 +95,10 @@ func openUnit(ctx context.Context, c unitConfig) (_ *unit, err error) {
 	if err = u.workOn(ctx, &loop); err != nil {
 		return nil, err
 	}
-	loop.Observe, loop.Meter = listeners{meter, u.hooks, u.intake}, meter
+	if u.tracer, err = openTracer(ctx, u); err != nil {
+		return nil, err
+	}
+	loop.Observe, loop.Meter, loop.Traced = listeners{meter, u.hooks, u.intake, u.tracer}, meter, u.tracer != nil
 	if u.control, err = control.New(loop); err != nil {
 		return nil, err
 	}
@@ -196,6 +201,9 @@ type part struct {
 // parts are what has to run for the fleet to work.
 func (u *unit) parts() []part {
 	out := []part{{"fleet", u.control.Run}, {"webhooks", u.hooks.Run}, {"schedules", u.cron.Run}}
+	if u.tracer != nil {
+		out = append(out, part{"traces", u.tracer.Run})
+	}
 	if u.intake != nil {
 		out = append(out, part{"queue", u.intake.Run})
 	}

@@ -62,6 +62,7 @@ type Config struct {
 	Observe  dispatch.Observer // hears of starts and ends too; may be nil
 	Meter    fleet.Meter       // default: nothing is measured
 	Consumer string            // name of this process; default "muster"
+	Traced   bool              // see dispatch.Config
 	// Visibility, Grace: see dispatch.Config.
 	Visibility time.Duration
 	Grace      time.Duration

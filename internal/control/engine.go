@@ -88,7 +88,7 @@ func New(c Config) (*Engine, error) {
 		Tasks: c.Store, Records: c.Store, Journal: e.events, Queue: sharedQueue{c.Queue, e.leasing},
 		Archive: c.Archive, Sandboxes: c.Sandboxes, Secrets: c.Secrets, Registry: e.registry,
 		Logger: c.Logger, Clock: c.Clock, Consumer: c.Consumer, Visibility: c.Visibility, Grace: c.Grace,
-		Observe: hears, Costs: c.Store.TaskCosts,
+		Observe: hears, Costs: c.Store.TaskCosts, Traced: c.Traced,
 	})
 	return e, nil
 }
