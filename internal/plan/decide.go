@@ -79,7 +79,8 @@ type decision struct {
 	filler *work  // the pool that fills free slots, if any does
 	kept   steady // for Holds
 
-	counted layer // the nodes, before anything is decided
+	counted layer         // the nodes, before anything is decided
+	longest time.Duration // of the lead times of pools
 
 	// Buffers.
 	cursors, asks, order []int
@@ -109,12 +110,16 @@ func (x *Decider) Decide(now time.Time, o *Observation, p *Policy, s *State) (*P
 	d.now, d.o, d.p, d.plan, d.next, d.why = now, o, *p, plan, next, &x.whys[x.turn]
 	d.p.fill()
 	d.room, d.scarce, d.filler = room{}, 0, nil
-	d.kept.later, d.kept.loose = time.Time{}, false
+	d.kept = steady{}
 	d.works = sized(d.works, len(o.Pools))
 	d.cursors = sized(d.cursors, len(o.Queues))
 	*next = State{At: now, Pools: carry(next.Pools[:0], s.Pools, o.Pools), Nodes: s.Nodes}
 	d.signal = staleSignal(now, o.Queues, d.p.StaleAfter)
 	plan.Signal = d.signal
+	d.longest = 0
+	for i := range o.Pools {
+		d.longest = max(d.longest, d.lead(&o.Pools[i]))
+	}
 	d.counted = d.countNodes()
 	for i := range o.Pools {
 		w := &d.works[i]
@@ -195,13 +200,13 @@ func (d *decision) measure(w *work, cursors []int) {
 
 // window is the span in which arrivals are counted: one lead time.
 func (d *decision) window(w *work) time.Duration {
-	return min(max(d.lead(w), d.p.Review), time.Minute)
+	return min(max(d.lead(w.o), d.p.Review), time.Minute)
 }
 
 // lead is the lead time to plan with: the measured 95th percentile.
-func (d *decision) lead(w *work) time.Duration {
-	if w.o.Lead.P95 > 0 {
-		return w.o.Lead.P95
+func (d *decision) lead(p *Pool) time.Duration {
+	if p.Lead.P95 > 0 {
+		return p.Lead.P95
 	}
 	return d.p.PriorLead.P95
 }
@@ -277,7 +282,7 @@ func (d *decision) reason(w *work) Reason {
 		Backlog: w.d.Backlog, InFlight: w.d.InFlight, Ready: w.o.Ready, Starting: w.o.Starting,
 		Running: w.o.Running, Draining: len(w.o.Draining), Desired: w.o.Running + w.grant, Warm: w.warm,
 		Floor: w.floor, Stale: w.stale, Count: w.count, Limit: w.limit, Failures: w.s.Breaker.Failures,
-		Rate: w.s.Arrivals.Rate(), Lead: d.lead(w), OldestAge: age, Wait: w.wait,
+		Rate: w.s.Arrivals.Rate(), Lead: d.lead(w.o), OldestAge: age, Wait: w.wait,
 	}}
 	if w.cause == CauseBudget {
 		r.Numbers.Spent, r.Numbers.Budget = d.room.spent, d.room.budget

@@ -15,6 +15,8 @@ type steady struct {
 	loose bool      // something was started where free slots are not filled
 	later time.Time // when it may differ, apart from the outlook; zero: never
 	layer layer     // as measured
+	warm  int       // slots that serve coming tasks
+	spare int       // slots that could be filled and for which none are expected
 }
 
 // Holds tells whether to decide now would do nothing, given that since the last
@@ -29,6 +31,9 @@ func (x *Decider) Holds(now time.Time, outlook *forecast.Outlook) bool {
 		return false
 	}
 	d.kept.layer.outlook = *outlook
+	if d.kept.spare > 0 && outlook.Rate(d.kept.warm, 1) >= fillRate {
+		return false
+	}
 	if !d.p.Nodes.Scalable {
 		return true
 	}

@@ -39,9 +39,10 @@ type layer struct {
 	add     int     // of them, those to bring
 	gain    float64 // late starts an hour that one more node saves
 	empty   int     // nodes that carry no task
-	// fillable are the free slots of nodes that are paid for anyway.
-	fillable int
-	needed   bool // tasks wait
+	// fillable are the free slots of nodes that are paid for anyway, young those
+	// of them that are on nodes which carry next to nothing.
+	fillable, young int
+	needed          bool // tasks wait
 }
 
 // free is how many slots neither carry a task nor are waited for.
@@ -97,7 +98,11 @@ func (d *decision) countNodes() layer {
 				l.empty++
 			}
 			if n.Slots > 0 && d.stays(n) {
-				l.fillable += max(0, n.Slots-n.Used)
+				free := max(0, n.Slots-n.Used)
+				l.fillable += free
+				if n.Running <= 1 {
+					l.young += free
+				}
 			}
 		case fleet.NodeCordoned:
 			l.closed++
@@ -340,7 +345,7 @@ func (d *decision) projectNodes(l *layer) *Breach {
 	for i := range d.works {
 		w := &d.works[i]
 		if w.need > 0 && w.d.Backlog > w.d.Held && !w.d.Oldest.IsZero() && (oldest.IsZero() || w.d.Oldest.Before(oldest)) {
-			oldest, start = w.d.Oldest, d.lead(w)
+			oldest, start = w.d.Oldest, d.lead(w.o)
 		}
 	}
 	at := oldest.Add(d.p.Objective)

@@ -3,6 +3,7 @@ package plan
 import (
 	"cmp"
 	"slices"
+	"sort"
 
 	"muster.dev/muster/internal/fleet"
 )
@@ -101,21 +102,28 @@ func (d *decision) grantAll() {
 	}
 }
 
-// fill keeps the free slots of nodes that are paid for anyway warm, with
-// sandboxes of the pool that most tasks come for: a task then starts at once on
-// the node it fits best.
+// fillRate is how many tasks a second a warm sandbox on a node that is paid for
+// but carries next to nothing must be expected to start at once to be worth its
+// own start: one a day. On nodes at work it is worth more than that: what comes
+// may choose the node that it fits best.
+const fillRate = 1.0 / 86400
+
+// fill keeps the free slots of nodes that are paid for anyway warm, of those
+// without work as far as tasks are expected, with sandboxes of the pool that
+// most tasks come for: a task then starts at once on the node it fits best.
 func (d *decision) fill() {
 	if !d.p.Nodes.Scalable || d.p.Nodes.NoFill || d.signal != "" {
 		return
 	}
 	free := d.counted.fillable
 	var best *work
-	exist := 0
+	exist, idle := 0, 0
 	for i := range d.works {
 		w := &d.works[i]
 		o := w.o
 		free -= max(0, w.grant-w.idle())
 		exist += o.Running + o.Releasing + len(o.Draining) + max(w.grant, w.idle())
+		idle += d.weight(o.Size) * max(0, max(w.grant, w.idle())-w.need)
 		if o.Unknown || w.variant() || w.s.Breaker.Failures > 0 || d.weight(o.Size) > 1 {
 			continue
 		}
@@ -130,14 +138,30 @@ func (d *decision) fill() {
 		return
 	}
 	d.filler = best
-	best.filled = max(0, max(best.grant, best.idle()+max(0, free))-best.grant)
+	free = d.useful(idle, max(0, free), d.counted.young)
+	best.filled = max(best.grant, best.idle()) + free - best.grant
 	best.grant += best.filled
 }
 
-// stays tells a node that is not about to go: an empty one is, but while it is
-// paid for still.
+// useful is how many of so many free slots, beyond those that are warm, are
+// worth a sandbox: all on nodes at work, and of the young ones those that are
+// expected to start tasks at once. What is warm stays so, whatever is expected:
+// to remove it saves nothing.
+func (d *decision) useful(warm, free, young int) int {
+	n := free
+	if o := d.o.Outlook; o != nil {
+		n = max(0, free-young)
+		n += sort.Search(free-n, func(k int) bool { return o.Rate(warm+n+k, 1) < fillRate })
+	}
+	d.kept.warm, d.kept.spare = warm+n, free-n
+	return n
+}
+
+// stays tells a node that is not about to go: an empty one is, and one whose
+// tasks are over before a sandbox that is started there has served for long, but
+// while it is paid for still.
 func (d *decision) stays(n *Node) bool {
-	if n.Running > 1 {
+	if n.Running > 1 && (n.Residual <= 0 || n.Residual >= 2*d.longest) {
 		return true
 	}
 	if d.now.Sub(n.Requested) >= d.p.Nodes.MinBill {

@@ -16,7 +16,7 @@ func (d *decision) stock(w *work) {
 	}
 	d.floors(w)
 	rate := w.s.Arrivals.Rate()
-	lead := d.lead(w)
+	lead := d.lead(w.o)
 	// The stock must last from this decision's start until what the next one
 	// starts is ready.
 	horizon := lead + d.p.Review
@@ -45,7 +45,7 @@ func (d *decision) floors(w *work) {
 	if w.o.Template == d.p.First {
 		w.floor = max(w.floor, d.p.Min)
 	}
-	lead := d.lead(w) + d.bootLead()
+	lead := d.lead(w.o) + d.bootLead()
 	for i := range d.o.Floors {
 		f := &d.o.Floors[i]
 		if f.Template == w.o.Template {

@@ -8,4 +8,4 @@ package plan
 //
 // A decision of the same version must come out bit for bit as it was recorded;
 // one of an earlier version may, and whoever replays it is told which it was.
-const Version = 1
+const Version = 2

@@ -223,7 +223,7 @@ func TestCheckRefuses(t *testing.T) {
 		kind   error
 		want   string
 	}{
-		"a newer planner":   {func(r *fleet.DecisionRecord) { r.Version = plan.Version + 1 }, Range{}, fleet.ErrInvalid, "decision 1 was made by version 2 of the planner, and this muster has version 1; want a muster"},
+		"a newer planner":   {func(r *fleet.DecisionRecord) { r.Version = plan.Version + 1 }, Range{}, fleet.ErrInvalid, "decision 1 was made by version 3 of the planner, and this muster has version 2; want a muster"},
 		"an unknown policy": {func(r *fleet.DecisionRecord) { r.Policy = "abc" }, Range{}, fleet.ErrNotFound, "decision 1 was made under policy abc, which the journal does not have"},
 		"another policy":    {func(r *fleet.DecisionRecord) { r.Policy = "stale" }, Range{}, fleet.ErrCorrupt, "the policy of decision 1 has changed since"},
 		"an empty range":    {func(*fleet.DecisionRecord) {}, Range{From: 5}, fleet.ErrInvalid, "the journal has decisions 1 (2026-01-05 09:01:00 UTC) to 1"},

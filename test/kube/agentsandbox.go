@@ -8,8 +8,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/yaml"
 )
@@ -92,5 +96,38 @@ func (c *Cluster) installBeta(t testing.TB, name string) {
 		}
 		unstructured.RemoveNestedField(crd.Object, "spec", "conversion")
 		c.installCRD(t, crd)
+	}
+}
+
+// RemoveAgentSandbox ends the controller and removes the API of agent-sandbox,
+// with every object of it: who chooses by what is served finds none.
+func (c *Cluster) RemoveAgentSandbox(t testing.TB) {
+	t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sandb.kill()
+	c.sandb = nil
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	crds := c.Dynamic.Resource(crdResource)
+	l, err := crds.List(ctx, metav1.ListOptions{})
+	if err != nil {
+		t.Fatalf("list the APIs: %v", err)
+	}
+	for i := range l.Items {
+		name := l.Items[i].GetName()
+		if !strings.HasSuffix(name, "agents.x-k8s.io") {
+			continue
+		}
+		if err := crds.Delete(ctx, name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+			t.Errorf("remove %s: %v", name, err)
+		}
+		for !apierrors.IsNotFound(err) && ctx.Err() == nil {
+			time.Sleep(20 * time.Millisecond)
+			_, err = crds.Get(ctx, name, metav1.GetOptions{})
+		}
+	}
+	if ctx.Err() != nil {
+		t.Error("the API of agent-sandbox is still there after a minute")
 	}
 }

@@ -3,14 +3,16 @@ package kube
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 
 	"muster.dev/muster/internal/fleet"
@@ -36,6 +38,9 @@ const (
 	adoption = 10 * time.Second
 	// unseen is how long a pod that was asked for may take to be seen.
 	unseen = 10 * time.Second
+	// forgotten is how long a sandbox that was lost or removed is remembered
+	// at least: no controller is so far behind.
+	forgotten = 10 * time.Minute
 	// idlePool is how long a pool without pods is kept.
 	idlePool = time.Minute
 )
@@ -47,12 +52,15 @@ type pool struct {
 	making   chan struct{}  // has room for one: who makes the objects
 	made     bool
 	members  map[string]*member // by the pod's UID
-	spent    map[types.UID]bool // sandboxes one of whose pods held a task: never again
-	waiting  []*waiter
-	written  int // replicas in the cluster
-	ended    int // of the pool, removed by name since written
-	lowerAt  time.Time
-	idleAt   time.Time
+	// spent are sandboxes none of whose pods is ever given again, since when:
+	// one of their pods was lost to who held it, or they were removed by name
+	// and their controller, who had not heard of it, made another pod.
+	spent   map[types.UID]time.Time
+	waiting []*waiter
+	written int // replicas in the cluster
+	ended   int // of the pool, removed by name since written
+	lowerAt time.Time
+	idleAt  time.Time
 }
 
 // member is a pod of a pool.
@@ -73,7 +81,7 @@ func pooled(pod *corev1.Pod) bool { return pod.Labels[labelPooled] != "" }
 
 func (p *pool) usable(m *member) bool {
 	o := metav1.GetControllerOf(m.pod)
-	return m.holder == "" && !m.leaving && pooled(m.pod) && m.pod.DeletionTimestamp == nil && o != nil && !p.spent[o.UID] &&
+	return m.holder == "" && !m.leaving && pooled(m.pod) && m.pod.DeletionTimestamp == nil && o != nil && p.spent[o.UID].IsZero() &&
 		m.pod.Status.Phase != corev1.PodSucceeded && m.pod.Status.Phase != corev1.PodFailed
 }
 
@@ -111,6 +119,21 @@ func (p *pool) free() []*member {
 	return list
 }
 
+// spend notes that no pod of a sandbox is to be given any more. Those of long
+// ago are forgotten once none of their pods is there.
+func (p *pool) spend(uid types.UID, now time.Time) {
+	if p.spent[uid] = now; len(p.spent) <= 64+2*len(p.members) {
+		return
+	}
+	there := map[types.UID]bool{}
+	for _, m := range p.members {
+		if o := metav1.GetControllerOf(m.pod); o != nil {
+			there[o.UID] = true
+		}
+	}
+	maps.DeleteFunc(p.spent, func(u types.UID, at time.Time) bool { return !there[u] && now.Sub(at) > forgotten })
+}
+
 func (p *pool) release(uid string) {
 	if m := p.members[uid]; m != nil {
 		m.holder = ""
@@ -142,7 +165,7 @@ func (w *warm) saw(pod *corev1.Pod, gone bool) {
 	m := p.members[uid]
 	if gone {
 		if o := metav1.GetControllerOf(pod); o != nil && m != nil && m.holder != "" && !m.leaving {
-			p.spent[o.UID] = true
+			p.spend(o.UID, w.s.o.Clock())
 		}
 		delete(p.members, uid)
 		return
@@ -161,7 +184,7 @@ func (w *warm) saw(pod *corev1.Pod, gone bool) {
 // found registers a pool of an earlier process; w.mu is held.
 func (w *warm) found(name string, replicas int) *pool {
 	p := &pool{
-		name: name, making: make(chan struct{}, 1), members: map[string]*member{}, spent: map[types.UID]bool{},
+		name: name, making: make(chan struct{}, 1), members: map[string]*member{}, spent: map[types.UID]time.Time{},
 		written: replicas, lowerAt: w.s.o.Clock().Add(settle),
 	}
 	w.pools[name] = p
@@ -208,7 +231,7 @@ func (w *warm) left(pod *corev1.Pod) {
 	if was {
 		p.ended++
 	}
-	delete(p.spent, o.UID)
+	p.spend(o.UID, w.s.o.Clock())
 	w.wake()
 }
 
@@ -281,22 +304,29 @@ func encode(v any) ([]byte, error) {
 	return b, nil
 }
 
-// replicas reads the pool's size.
+// replicas reads the pool's size; zero when it is not there.
 func (w *warm) replicas(ctx context.Context, p *pool) (int, error) {
-	n := 0
-	err := w.s.try(ctx, "get "+poolsGVR.Resource, func(rc context.Context) error {
-		o, err := w.s.o.Dynamic.Resource(poolsGVR).Namespace(w.s.o.Namespace).Get(rc, p.name, metav1.GetOptions{})
+	o, err := w.read(ctx, p)
+	if err != nil || o == nil {
+		return 0, err
+	}
+	return replicasOf(o), nil
+}
+
+// read reads the pool; nil when it is not there.
+func (w *warm) read(ctx context.Context, p *pool) (o *unstructured.Unstructured, err error) {
+	err = w.s.try(ctx, "get "+poolsGVR.Resource, func(rc context.Context) error {
+		o, err = w.s.o.Dynamic.Resource(poolsGVR).Namespace(w.s.o.Namespace).Get(rc, p.name, metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
 		if !w.s.o.ours(o) {
 			return fmt.Errorf("SandboxWarmPool %s is there and not of this fleet: %w", p.name, fleet.ErrConflict)
 		}
-		n = replicasOf(o)
 		return nil
 	})
-	if apierrors.IsNotFound(err) {
-		return 0, nil
+	if errors.Is(err, fleet.ErrNotFound) {
+		return nil, nil
 	}
-	return n, err
+	return o, err
 }

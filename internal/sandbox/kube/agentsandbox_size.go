@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 
 	"muster.dev/muster/internal/fleet"
@@ -101,7 +103,9 @@ func (w *warm) bring(ctx context.Context, p *pool) (time.Duration, error) {
 }
 
 // lower makes a pool smaller, but never by more than was removed from it by
-// name: so its controller never chooses. w.mu is held, and released.
+// name, and not before its controller knows of that: so it never chooses. It
+// learns of sandboxes and of pools by two watches, either of which may be
+// behind. w.mu is held, and released.
 func (w *warm) lower(ctx context.Context, p *pool) (time.Duration, error) {
 	now := w.s.o.Clock()
 	if p.lowerAt.IsZero() {
@@ -111,17 +115,19 @@ func (w *warm) lower(ctx context.Context, p *pool) (time.Duration, error) {
 		w.mu.Unlock()
 		return wait, nil
 	}
-	overdue := now.Sub(p.lowerAt) > unseen
+	overdue, deaf := now.Sub(p.lowerAt) > unseen, now.Sub(p.lowerAt) > 3*unseen
 	var surplus []*member
+	var pods []*corev1.Pod // as seen now: a member's is replaced by the next news of it
 	if now.After(p.lowerAt) {
 		surplus = p.free()
 		for _, m := range surplus {
 			m.leaving = true // nobody gets it any more
+			pods = append(pods, m.pod)
 		}
 	}
 	w.mu.Unlock()
-	for i, m := range surplus {
-		if err := w.end(ctx, m.pod); err != nil {
+	for i, pod := range pods {
+		if err := w.end(ctx, pod); err != nil {
 			w.mu.Lock()
 			for _, m := range surplus[i:] {
 				m.leaving = false
@@ -141,7 +147,27 @@ func (w *warm) lower(ctx context.Context, p *pool) (time.Duration, error) {
 		return linger / 4, nil // a pod that nobody waits for is to be seen first
 	}
 	w.mu.Unlock()
+	if !deaf {
+		seen, err := w.population(ctx, p)
+		if err != nil {
+			return 0, err
+		}
+		if seen > n {
+			return linger / 40, nil
+		}
+	}
 	return linger / 4, w.write(ctx, p, n)
+}
+
+// population is how many sandboxes a pool has as far as its controller has
+// seen, but for those that are being deleted.
+func (w *warm) population(ctx context.Context, p *pool) (int, error) {
+	o, err := w.read(ctx, p)
+	if err != nil || o == nil {
+		return 0, err
+	}
+	n, _, _ := unstructured.NestedInt64(o.Object, "status", "replicas")
+	return int(n), nil
 }
 
 // write sets the pool's replicas.

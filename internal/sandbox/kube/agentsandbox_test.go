@@ -78,6 +78,32 @@ func TestPodsOnceHeldAreNotGivenAgain(t *testing.T) {
 	}
 }
 
+// TestPodsOfRemovedSandboxesAreNotGiven: the controller of a sandbox that was
+// removed by name has not heard of it yet, and makes another pod for it.
+func TestPodsOfRemovedSandboxesAreNotGiven(t *testing.T) {
+	now := time.Unix(0, 0)
+	w := newTestWarm(&now)
+	removed := pooledPod(1, func(p *corev1.Pod) { p.Labels[kube.LabelSandbox] = "s1" })
+	w.saw(removed, false)
+	w.left(removed)
+	w.saw(removed, true)
+	w.saw(pooledPod(1, func(p *corev1.Pod) { p.UID = "uid-again" }), false)
+	p := w.pools["pool"]
+	if free := p.free(); len(free) > 0 {
+		t.Errorf("%s is there to be given", free[0].pod.Name)
+	}
+	if p.ended != 1 {
+		t.Errorf("the pool may shrink by %d", p.ended)
+	}
+	for n := range 200 { // they are forgotten in the end
+		now = now.Add(forgotten / 50)
+		p.spend(types.UID(fmt.Sprint("other-", n)), now)
+	}
+	if n := len(p.spent); n > 130 || p.spent["owner-1"].IsZero() {
+		t.Errorf("%d are remembered", n)
+	}
+}
+
 // TestPodsAreGivenOnce: whatever comes and goes in whatever order, a pod is
 // given to one sandbox, the oldest first, and the pool is to have what is held
 // and waited for.

@@ -224,9 +224,9 @@ func replicas(o unstructured.Unstructured) int64 {
 // eventually polls: controllers have their own time.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("not so after 30s: %s", what)
+			t.Fatalf("not so after a minute: %s", what)
 		}
 	}
 }
