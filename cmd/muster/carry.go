@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"reflect"
 	"sync"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 	"muster.dev/muster/internal/operator"
 	skube "muster.dev/muster/internal/sandbox/kube"
 	"muster.dev/muster/internal/server"
+	"muster.dev/muster/internal/tracing"
 )
 
 // carrying is a consumer over the versions of its fleet. What a change of the
@@ -160,10 +162,15 @@ func (c *carrying) open(ctx context.Context, f operator.Fleet) (_ *shift, err er
 		return nil, err
 	}
 	log := k.log.With("fleet", f.Key.String(), "consumer", s.name)
+	traced, err := tracing.Enabled(os.Getenv)
+	if err != nil {
+		return nil, err
+	}
 	s.drives, err = consumer.New(consumer.Config{
 		Store: s.keep.store, Queue: s.keep.queue, Archive: s.keep.archive, Sandboxes: s.boxes,
 		Secrets: forTasks{k.secrets(f), f.Spec.Spec.Webhooks.Secret},
 		Name:    s.name, Address: c.address, Logger: log, Visibility: visibility, ParallelStarts: k.c.parallel,
+		Traced: traced,
 	})
 	if err != nil {
 		return nil, err

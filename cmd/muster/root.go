@@ -42,7 +42,7 @@ task or command did; see their help.`,
 		newCancelCommand(s), newRetryCommand(s), newPatchCommand(s), newArtifactsCommand(s), newExecCommand(s),
 		newScheduleCommand(s))
 	group(root, "fleet", "The fleet:",
-		newFleetCommand(s), newForecastCommand(s), newShadowCommand(s), newCostCommand(s), newEvidenceCommand(s), newEventsCommand(s), newExplainCommand(s), newSandboxesCommand(s), newReplayCommand(s))
+		newFleetCommand(s), newForecastCommand(s), newShadowCommand(s), newCostCommand(s), newEvidenceCommand(s), newEventsCommand(s), newExplainCommand(s), newSandboxesCommand(s), newTopCommand(s), newReplayCommand(s))
 	group(root, "machine", "This machine:",
 		newUpCommand(), newServeCommand(), newConsumeCommand(), newWaitHereCommand(), newDownCommand(), newEvalCommand(s), newValidateCommand(s), newDoctorCommand(s), newTokenCommand(s), newVersionCommand(s))
 	group(root, "planning", "Planning:", newAdviseCommand(s), newSimulateCommand(s), newTuneCommand(s), newTraceCommand(s), newImportCommand(s))

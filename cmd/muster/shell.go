@@ -62,8 +62,8 @@ func (s *shell) connect() (*client.Client, error) {
 	}
 	o := client.Options{
 		Server: p.Server, Token: p.Token, TokenFrom: p.TokenFrom,
-		UserAgent: "muster/" + version(),
-		Notice:    func(text string) { s.note("%s", text) },
+		UserAgent: "muster/" + version(), Trace: fleet.ParseTrace(os.Getenv("TRACEPARENT"), os.Getenv("TRACESTATE")),
+		Notice: func(text string) { s.note("%s", text) },
 	}
 	if p.Local {
 		o.Relocate = func() string {

@@ -85,7 +85,7 @@ func openLedger(ctx context.Context, u *unit) (*ledger.Service, error) {
 	}
 	l := ledger.New(ledger.Options{
 		Store: u.store, Nodes: u.listNodes, Fleet: u.fleet.Metadata.Name, Tariff: t, Labels: u.fleet.Spec.Cost.Labels, Logger: u.log,
-		Budget: budgetsOf(u.fleet), Events: u.store.AppendEvents, Hold: u.hold,
+		Budget: budgetsOf(u.fleet), Events: u.store.AppendEvents, Hold: u.hold, Charged: u.meter.Charged,
 	})
 	return l, l.Prime(ctx)
 }

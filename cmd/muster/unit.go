@@ -19,6 +19,8 @@ import (
 	"muster.dev/muster/internal/ledger"
 	"muster.dev/muster/internal/schedule"
 	"muster.dev/muster/internal/server"
+	"muster.dev/muster/internal/store/metered"
+	"muster.dev/muster/internal/tracing"
 	"muster.dev/muster/internal/web"
 	"muster.dev/muster/internal/webhook"
 )
@@ -54,9 +56,11 @@ type unit struct {
 	unitConfig
 	now      atomic.Pointer[v1alpha1.Fleet] // the fleet in force
 	registry *prometheus.Registry
+	meter    *server.Meter
 	control  *control.Engine
 	server   *server.Server
 	hooks    *webhook.Service
+	tracer   *tracing.Tracer // nil: nobody asked for traces
 	cron     *schedule.Service
 	ledger   *ledger.Service // nil where others run the workers
 	source   fleet.Source    // nil: no outside queue
@@ -80,7 +84,12 @@ func openUnit(ctx context.Context, c unitConfig) (_ *unit, err error) {
 	if err != nil {
 		return nil, err
 	}
-	u.hooks = webhook.New(webhook.Options{Tasks: c.store, Logger: c.log, UserAgent: "muster/" + version(), Key: webhookKey(c.fleet, c.secrets), Notices: u.notices})
+	u.meter = meter
+	u.store = metered.New(c.store, meter.Stored, meter.Happened)
+	if c.embedded != nil {
+		u.embedded = metered.NewQueue(c.embedded, meter.Stored)
+	}
+	u.hooks = webhook.New(webhook.Options{Tasks: u.store, Logger: c.log, UserAgent: "muster/" + version(), Key: webhookKey(c.fleet, c.secrets), Notices: u.notices, Tried: hookMeter(meter)})
 	loop, err := u.loop()
 	if err != nil {
 		return nil, err
@@ -88,7 +97,10 @@ func openUnit(ctx context.Context, c unitConfig) (_ *unit, err error) {
 	if err = u.workOn(ctx, &loop); err != nil {
 		return nil, err
 	}
-	loop.Observe = listeners{meter, u.hooks, u.intake}
+	if u.tracer, err = openTracer(ctx, u); err != nil {
+		return nil, err
+	}
+	loop.Observe, loop.Meter, loop.Traced = listeners{meter, u.hooks, u.intake, u.tracer}, meter, u.tracer != nil
 	if !c.fleet.Spec.Follows() {
 		loop.Purse = purse{u} // opened below, before anything runs
 	}
@@ -103,7 +115,7 @@ func openUnit(ctx context.Context, c unitConfig) (_ *unit, err error) {
 		return nil, err
 	}
 	api := server.Config{
-		Store: c.store, Archive: c.archive, Engine: u.control, Fleet: u.now.Load, Hosts: c.hosts,
+		Store: u.store, Archive: c.archive, Engine: u.control, Fleet: u.now.Load, Hosts: c.hosts,
 		Token: c.token, Version: version(), Logger: c.log, Ready: u.isReady, Registry: u.registry,
 		Forward: c.forward, Reviser: c.reviser, Pages: pages,
 	}
@@ -116,7 +128,7 @@ func openUnit(ctx context.Context, c unitConfig) (_ *unit, err error) {
 		return nil, err
 	}
 	u.keepRevision(ctx, c.written)
-	u.cron = schedule.New(schedule.Config{Store: c.store, Submit: u.server.SubmitScheduled, Events: c.store, Logger: c.log})
+	u.cron = schedule.New(schedule.Config{Store: u.store, Submit: u.server.SubmitScheduled, Events: u.store, Logger: c.log})
 	u.keda, err = openKEDA(u)
 	return u, err
 }
@@ -195,6 +207,9 @@ type part struct {
 // parts are what has to run for the fleet to work.
 func (u *unit) parts() []part {
 	out := []part{{"fleet", u.control.Run}, {"webhooks", u.hooks.Run}, {"schedules", u.cron.Run}}
+	if u.tracer != nil {
+		out = append(out, part{"traces", u.tracer.Run})
+	}
 	if u.intake != nil {
 		out = append(out, part{"queue", u.intake.Run})
 	}

@@ -19,6 +19,7 @@ import (
 	"muster.dev/muster/internal/sandbox/oci"
 	"muster.dev/muster/internal/secret"
 	"muster.dev/muster/internal/server"
+	"muster.dev/muster/internal/tracing"
 	"muster.dev/muster/internal/webhook"
 )
 
@@ -65,17 +66,44 @@ func findRunner(given string) (string, error) {
 type listeners struct {
 	*server.Meter
 	hooks  *webhook.Service
-	intake *intake.Queue // nil: no outside queue
+	intake *intake.Queue   // nil: no outside queue
+	tracer *tracing.Tracer // nil: nobody asked for traces
 }
 
 // Settled implements dispatch.Observer.
 func (l listeners) Settled(t fleet.Task) {
 	l.Meter.Settled(t)
+	if l.tracer != nil {
+		l.tracer.Settled(t)
+	}
 	if t.Spec.Webhook != "" {
 		l.hooks.Wake()
 	}
 	if l.intake != nil {
 		l.intake.Settled(t)
+	}
+}
+
+// openTracer opens what exports traces; nil where the environment asks for none.
+func openTracer(ctx context.Context, u *unit) (*tracing.Tracer, error) {
+	on, err := tracing.Enabled(os.Getenv)
+	if !on {
+		return nil, err
+	}
+	return tracing.Open(ctx, tracing.Options{Journal: u.store, Fleet: u.fleet.Metadata.Name, Version: version(), Logger: u.log})
+}
+
+// hookMeter counts attempts to deliver webhooks.
+func hookMeter(m *server.Meter) func(delivered, again bool) {
+	return func(delivered, again bool) {
+		switch {
+		case delivered:
+			m.Hooked(server.HookDelivered)
+		case again:
+			m.Hooked(server.HookFailed)
+		default:
+			m.Hooked(server.HookGivenUp)
+		}
 	}
 }
 

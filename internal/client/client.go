@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"muster.dev/muster/internal/fleet"
 )
 
 const (
@@ -33,6 +35,8 @@ type Options struct {
 	// refused; may be empty.
 	TokenFrom string
 	UserAgent string
+	// Trace is the trace that requests belong to; the zero one: none.
+	Trace fleet.Trace
 	// Patience bounds how long a stream or a wait tries to reach a server
 	// that was lost on the way; 0 is 5 minutes, negative not at all.
 	Patience time.Duration
@@ -158,6 +162,12 @@ func (c *Client) request(ctx context.Context, method, path string, query url.Val
 func (c *Client) authorize(h http.Header) {
 	if c.o.Token != "" {
 		h.Set("Authorization", "Bearer "+c.o.Token)
+	}
+	if c.o.Trace.Parent != "" {
+		h.Set("Traceparent", c.o.Trace.Parent)
+		if c.o.Trace.State != "" {
+			h.Set("Tracestate", c.o.Trace.State)
+		}
 	}
 	if c.o.UserAgent != "" {
 		h.Set("User-Agent", c.o.UserAgent)

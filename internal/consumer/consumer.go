@@ -34,6 +34,7 @@ type Config struct {
 	Logger    *slog.Logger      // default: discard
 	Clock     func() time.Time  // default: time.Now
 	Observe   dispatch.Observer // hears of starts and ends too; may be nil
+	Traced    bool              // see dispatch.Config
 	// Visibility, Grace: see dispatch.Config.
 	Visibility, Grace time.Duration
 	// ParallelStarts bounds sandboxes that are being created at once; default
@@ -105,7 +106,7 @@ func New(c Config) (*Consumer, error) {
 	o.dispatch = dispatch.New(dispatch.Config{
 		Tasks: c.Store, Records: c.Store, Journal: o.events, Queue: c.Queue, Archive: c.Archive, Sandboxes: c.Sandboxes,
 		Secrets: c.Secrets, Registry: o.registry, Logger: c.Logger, Clock: c.Clock, Consumer: c.Name,
-		Visibility: c.Visibility, Grace: c.Grace, Observe: observer{o}, Costs: c.Store.TaskCosts,
+		Visibility: c.Visibility, Grace: c.Grace, Observe: observer{o}, Costs: c.Store.TaskCosts, Traced: c.Traced,
 	})
 	return o, nil
 }

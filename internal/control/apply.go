@@ -194,7 +194,9 @@ func (e *Engine) measured(ctx context.Context, box *fleet.Sandbox, now time.Time
 	m.started++
 	m.failure, m.reason = "", ""
 	e.dirty = true
+	e.reactions.end(box, now, e.c.Meter)
 	e.mu.Unlock()
+	e.c.Meter.Created(templateName(box.Spec.Pool), fleet.StartReady, lead)
 	e.record(ctx, fleet.Event{
 		At: now, Kind: "sandbox_ready", Layer: "sandboxes", Pool: box.Spec.Pool, Sandbox: box.Spec.ID, Node: box.Spec.Node,
 		Reason:  fmt.Sprintf("ready %s after it was requested", lead.Round(time.Millisecond)),
@@ -205,6 +207,7 @@ func (e *Engine) measured(ctx context.Context, box *fleet.Sandbox, now time.Time
 // broke takes note of a start that went wrong, and tells the breaker.
 func (e *Engine) broke(ctx context.Context, box *fleet.Sandbox, err error) {
 	e.countFailure(box, err)
+	e.measureFailure(box, err)
 	e.record(ctx, fleet.Event{
 		Kind: "sandbox_failed", Layer: "sandboxes", Pool: box.Spec.Pool, Sandbox: box.Spec.ID, Node: box.Spec.Node,
 		Reason: err.Error(),
@@ -286,9 +289,12 @@ func (o observer) Started(pool fleet.PoolKey, launch fleet.Launch, wait time.Dur
 	o.e.mu.Lock()
 	o.e.waits.add(now, wait)
 	o.e.histories.waited(now, pool, wait)
-	o.e.layer.begins(wait, o.e.spec.Policy.Objective)
+	late := o.e.layer.begins(wait, o.e.spec.Policy.Objective)
 	o.e.stages.ran(pool, launch, now)
 	o.e.mu.Unlock()
+	if late {
+		o.e.c.Meter.Late()
+	}
 }
 
 // Settled implements dispatch.Observer.

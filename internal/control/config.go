@@ -64,7 +64,9 @@ type Config struct {
 	Logger   *slog.Logger      // default: discard
 	Clock    func() time.Time  // default: time.Now
 	Observe  dispatch.Observer // hears of starts and ends too; may be nil
+	Meter    fleet.Meter       // default: nothing is measured
 	Consumer string            // name of this process; default "muster"
+	Traced   bool              // see dispatch.Config
 	// Visibility, Grace: see dispatch.Config.
 	Visibility time.Duration
 	Grace      time.Duration
@@ -88,6 +90,9 @@ func (c *Config) complete() error {
 	}
 	if c.Variant == nil {
 		c.Variant = func(t fleet.Template, _ fleet.TaskSpec) fleet.Template { return t }
+	}
+	if c.Meter == nil {
+		c.Meter = fleet.NoMeter{}
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

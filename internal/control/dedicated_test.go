@@ -133,7 +133,7 @@ func TestBootsThatFailAreNamed(t *testing.T) {
 		w.up()
 		defer w.end()
 		sleep(2 * time.Second)
-		var l layer
+		l := layer{meter: fleet.NoMeter{}}
 		at := time.Now()
 		booting := func(ids ...fleet.NodeID) (out []fleet.Node) {
 			for _, id := range ids {

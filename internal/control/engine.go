@@ -39,6 +39,7 @@ type Engine struct {
 	layer         layer
 	stages        stages
 	histories     histories
+	reactions     reactions
 	shadow        shadow
 	dedication    dedication
 	crew          crew
@@ -75,6 +76,7 @@ func New(c Config) (*Engine, error) {
 		wake: make(chan struct{}, 1), leasing: make(chan struct{}, 1), slots: make(chan struct{}, c.ParallelStarts),
 		pools: map[fleet.PoolKey]*poolMemory{}, said: map[fleet.PoolKey]said{},
 		ending: map[fleet.SandboxID]bool{}, drawn: map[fleet.SandboxID]time.Time{}, state: &plan.State{},
+		reactions: reactions{}, layer: layer{meter: c.Meter},
 	}
 	var hears dispatch.Observer = observer{e}
 	if c.Consumers {
@@ -86,7 +88,7 @@ func New(c Config) (*Engine, error) {
 		Tasks: c.Store, Records: c.Store, Journal: e.events, Queue: sharedQueue{c.Queue, e.leasing},
 		Archive: c.Archive, Sandboxes: c.Sandboxes, Secrets: c.Secrets, Registry: e.registry,
 		Logger: c.Logger, Clock: c.Clock, Consumer: c.Consumer, Visibility: c.Visibility, Grace: c.Grace,
-		Observe: hears, Costs: c.Store.TaskCosts,
+		Observe: hears, Costs: c.Store.TaskCosts, Traced: c.Traced,
 	})
 	return e, nil
 }
@@ -300,6 +302,7 @@ func (e *Engine) tick(ctx context.Context) bool {
 	e.announce(ctx, &snap)
 	e.apply(ctx, &snap, &spec)
 	e.saw(&snap)
+	e.measureDecision(&snap, &spec)
 	e.mu.Lock()
 	e.ready = true
 	e.mu.Unlock()

@@ -27,6 +27,7 @@ type layer struct {
 	started, failed       int64 // boots, likewise
 	failure               string
 	booting               map[fleet.NodeID]bool // as last seen
+	meter                 fleet.Meter
 }
 
 // boots notes which nodes became ready, and which vanished before. Where the
@@ -42,6 +43,7 @@ func (l *layer) boots(now time.Time, nodes []fleet.Node, of fleet.Nodes) {
 		case l.booting[id]:
 			l.started++
 			l.Boots.Add(now, n.ReadyAt.Sub(n.RequestedAt))
+			l.meter.Booted(n.ReadyAt.Sub(n.RequestedAt), true)
 			l.failure = ""
 		}
 		delete(l.booting, id)
@@ -62,14 +64,17 @@ func (l *layer) boots(now time.Time, nodes []fleet.Node, of fleet.Nodes) {
 func (l *layer) fail(why string) {
 	l.failed++
 	l.failure = why
+	l.meter.Booted(0, false)
 }
 
-// begins counts a task that started after the wait.
-func (l *layer) begins(wait, objective time.Duration) {
+// begins counts a task that started after the wait, and reports whether that was
+// late.
+func (l *layer) begins(wait, objective time.Duration) (late bool) {
 	l.begun++
-	if wait > objective {
+	if late = wait > objective; late {
 		l.late++
 	}
+	return late
 }
 
 // ends counts a task that is final.

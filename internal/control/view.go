@@ -22,7 +22,10 @@ func (e *Engine) View(context.Context) (fleet.View, error) {
 		ObjectiveP99: e.spec.Policy.Objective, Sentence: s.p.Sentence(),
 		NodeHourMicroUSD: e.spec.Policy.Budget.NodeHour, Started: e.started,
 		Pools: []fleet.PoolView{}, Nodes: []fleet.NodeView{}, Dedication: e.dedication.view(),
-		NodesError: nodesError(s, &e.layer),
+		NodesError: nodesError(s, &e.layer), NodesDesired: len(s.nodes),
+	}
+	if e.spec.elastic() {
+		v.NodesDesired = s.p.Nodes.Desired
 	}
 	if s.at.IsZero() {
 		v.At, v.Sentence = now, "taking over what an earlier process left"

@@ -52,6 +52,7 @@ type world struct {
 	// consumers run the tasks; see crew_test.go.
 	consumers bool
 	purse     fleet.Purse // may be nil
+	meter     fleet.Meter
 
 	engine *Engine
 	stop   context.CancelFunc
@@ -90,7 +91,7 @@ func (w *world) upOn(store fleet.Store, queue fleet.Queue) {
 		nodes = w.elastic
 	}
 	e, err := New(Config{
-		Store: store, Queue: queue, Archive: w.archive, Sandboxes: w.boxes, Nodes: nodes, Spec: w.spec, fault: w.fault, Clock: w.clock, Consumers: w.consumers, Purse: w.purse,
+		Store: store, Queue: queue, Archive: w.archive, Sandboxes: w.boxes, Nodes: nodes, Spec: w.spec, fault: w.fault, Clock: w.clock, Consumers: w.consumers, Purse: w.purse, Meter: w.meter,
 		Variant: func(t fleet.Template, s fleet.TaskSpec) fleet.Template {
 			t.Resources, t.Revision = s.Resources, t.Revision+"v"
 			return t

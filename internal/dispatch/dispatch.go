@@ -34,6 +34,9 @@ type Config struct {
 	// Costs reads what tasks have cost so far, for those with a bound on it; see
 	// fleet.Ledger. nil: nothing is bounded.
 	Costs func(ctx context.Context, ids []fleet.TaskID) ([]fleet.TaskCost, error)
+	// Traced: each command gets a trace context of its own, in $TRACEPARENT and
+	// $TRACESTATE. Otherwise it gets its submitter's, if any.
+	Traced bool
 	// Observe is told of every start and end, for measurements; may be nil.
 	Observe Observer
 }

@@ -82,7 +82,7 @@ func (r *run) attach(env map[string]string) {
 	s := r.task.Spec
 	err := d.Sandboxes.Claim(d.base, r.box, fleet.Assignment{
 		Task: r.task.ID, Fence: r.held, Repo: s.Repo, Prompt: s.Prompt, Input: s.Input, Setup: s.Setup, Command: s.Command,
-		Env: env, Artifacts: s.Artifacts, Timeouts: s.Timeouts, LogBytes: s.Resources.LogBytes,
+		Env: d.traced(&r.task, r.lease.Attempt, env), Artifacts: s.Artifacts, Timeouts: s.Timeouts, LogBytes: s.Resources.LogBytes,
 	}, (*sink)(r))
 	if err != nil {
 		if d.base.Err() != nil {
@@ -141,6 +141,26 @@ func (r *run) acceptedAt(at time.Time) {
 	if r.accepted.IsZero() {
 		r.accepted = at
 	}
+}
+
+// traced adds the trace context of a task's command to its environment, unless
+// the task has one in it.
+func (d *Dispatcher) traced(t *fleet.Task, attempt int, env map[string]string) map[string]string {
+	c := t.Spec.Trace
+	if d.Traced {
+		c = t.AgentTrace(attempt)
+	}
+	if _, has := env["TRACEPARENT"]; has || c.Parent == "" {
+		return env
+	}
+	if env == nil {
+		env = map[string]string{}
+	}
+	env["TRACEPARENT"] = c.Parent
+	if c.State != "" {
+		env["TRACESTATE"] = c.State
+	}
+	return env
 }
 
 // environment is the task's variables and the values of its secrets. missing

@@ -113,6 +113,7 @@ type TaskSpec struct {
 	NotBefore      time.Time         `json:"notBefore,omitzero"` // delayed start
 	Origin         *Origin           `json:"origin,omitempty"`   // nil: submitted to us
 	Input          *Input            `json:"input,omitempty"`
+	Trace          Trace             `json:"trace,omitzero"` // of the submitter
 }
 
 // InputTo says how a command gets its input.

@@ -75,7 +75,8 @@ type View struct {
 	Queues           []QueueView   `json:"queues"`
 	Pools            []PoolView    `json:"pools"`
 	Nodes            []NodeView    `json:"nodes"`
-	StartP50         time.Duration `json:"startP50"` // submit to first instruction, last hour
+	NodesDesired     int           `json:"nodesDesired"` // those that are there, where they do not come and go
+	StartP50         time.Duration `json:"startP50"`     // submit to first instruction, last hour
 	StartP99         time.Duration `json:"startP99"`
 	ObjectiveP99     time.Duration `json:"objectiveP99"`
 	NodesError       string        `json:"nodesError,omitempty"` // why nodes cannot be read, or are not coming

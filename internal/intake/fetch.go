@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"muster.dev/muster/internal/fleet"
@@ -134,6 +135,7 @@ func (q *Queue) take(ctx context.Context, got []fleet.Message) {
 func (q *Queue) stamp(t fleet.Task, m fleet.Message) fleet.Task {
 	name := q.name(m)
 	t.Spec.Origin = &fleet.Origin{Queue: q.Name, Message: name, At: m.At}
+	t.Spec.Trace = traceOf(m)
 	t.Receipt = m.Receipt
 	if now := q.Clock(); !m.At.IsZero() && m.At.Before(now) {
 		t.SubmittedAt = m.At
@@ -142,6 +144,21 @@ func (q *Queue) stamp(t fleet.Task, m fleet.Message) fleet.Task {
 		t.Spec.IdempotencyKey = idempotencyKey(q.Name, name)
 	}
 	return t
+}
+
+// traceOf is the trace context in the headers of a message; backends spell their
+// names as they like.
+func traceOf(m fleet.Message) fleet.Trace {
+	var parent, state string
+	for name, v := range m.Headers {
+		switch strings.ToLower(name) {
+		case "traceparent":
+			parent = v
+		case "tracestate":
+			state = v
+		}
+	}
+	return fleet.ParseTrace(parent, state)
 }
 
 // idempotencyKey is that of a message with a name; long names are digested,

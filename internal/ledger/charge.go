@@ -134,6 +134,7 @@ func (s *Service) chargePart(ctx context.Context, l *life, to time.Time, boxes [
 			s.putTask(t)
 		}
 		k.Kind, k.Pool = l.Kind, e.Pool
+		s.m.fresh.by[freshKey{k.Cause, k.Tenant}] += e.Amount
 		for _, b := range books {
 			b.Charge(k, e)
 			if e.Box == "" {
@@ -154,6 +155,8 @@ func (s *Service) chargePart(ctx context.Context, l *life, to time.Time, boxes [
 		end = r
 	}
 	h := cost.Hour{Nodes: max(0, end.Sub(from)).Milliseconds(), Busy: held.Milliseconds()}
+	s.m.fresh.nodes += time.Duration(h.Nodes) * time.Millisecond
+	s.m.fresh.busy += held
 	if !s.tariff.Knows(l.Kind, from) {
 		h.Unpriced = h.Nodes
 	}

@@ -34,6 +34,9 @@ type Options struct {
 	// Hold is told, whenever that changes, of which tenants nothing is to be
 	// started any more, since their money is used up; after an error it is told again. May be nil.
 	Hold func(context.Context, []fleet.TenantID) error
+	// Charged hears of each step once it is written down, and must not block;
+	// may be nil.
+	Charged func(fleet.Charged)
 
 	Logger *slog.Logger     // default: discard
 	Clock  func() time.Time // default: time.Now

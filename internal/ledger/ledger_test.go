@@ -49,6 +49,7 @@ type world struct {
 	tariff cost.Tariff
 	looks  []time.Time
 	s      *Service
+	told   fleet.Charged // since the ledger was opened first
 }
 
 func newWorld(t testing.TB) *world {
@@ -62,6 +63,7 @@ func newWorld(t testing.TB) *world {
 func (w *world) restart() {
 	w.s = New(Options{
 		Store: w.store, Fleet: "agents", Tariff: w.tariff, Labels: []string{"tier"}, Clock: func() time.Time { return w.now },
+		Charged: w.charged,
 		Nodes: func(context.Context) ([]fleet.Node, error) {
 			w.looks = append(w.looks, w.now)
 			return w.nodes, w.err

@@ -45,6 +45,7 @@ type mind struct {
 	// also when the last node is gone.
 	waiting bool
 	past    map[bookAt]spent // what is in books that are not in books
+	fresh   fresh            // charged since then
 }
 
 type bookAt struct {
@@ -60,7 +61,7 @@ func (s *Service) load(ctx context.Context) error {
 	}
 	m := &mind{
 		seq: seq, books: map[bookAt]*cost.Book{}, tasks: map[fleet.TaskID]fleet.TaskCost{}, dims: map[fleet.TaskID]cost.Key{},
-		over: map[fleet.SandboxID]bool{}, touch: map[bookAt]bool{}, moved: map[fleet.TaskID]bool{}, past: map[bookAt]spent{}, waiting: true,
+		over: map[fleet.SandboxID]bool{}, touch: map[bookAt]bool{}, moved: map[fleet.TaskID]bool{}, past: map[bookAt]spent{}, waiting: true, fresh: newFresh(),
 	}
 	if seq > 0 {
 		if err := json.Unmarshal(b, &m.state); err != nil {
@@ -159,6 +160,7 @@ func (s *Service) post(ctx context.Context) error {
 	s.m.seq, s.dirty = p.Seq, false
 	clear(s.m.touch)
 	clear(s.m.moved)
+	s.tell()
 	return nil
 }
 

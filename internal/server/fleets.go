@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	dto "github.com/prometheus/client_model/go"
 )
@@ -40,6 +41,7 @@ type Fleets struct {
 	c    FleetsConfig
 	gate *Server // only its guard is used
 	http http.Handler
+	own  *prometheus.Registry // of the process
 
 	mu     sync.RWMutex
 	fleets map[string]*Server // by namespace/name
@@ -55,6 +57,11 @@ func NewFleets(c FleetsConfig) (*Fleets, error) {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	f := &Fleets{c: c, gate: newGate(c), fleets: map[string]*Server{}, closed: map[*Server]bool{}}
+	own, err := f.ofTheProcess()
+	if err != nil {
+		return nil, err
+	}
+	f.own = own
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, health{"ok"}) })
 	mux.HandleFunc("GET /readyz", f.ready)
@@ -232,11 +239,11 @@ func (f *Fleets) choice() string {
 
 // metrics shows those of all fleets, each with labels that name it.
 func (f *Fleets) metrics(w http.ResponseWriter, r *http.Request) {
-	var all prometheus.Gatherers
-	for i, n := range f.names() {
+	all := prometheus.Gatherers{f.own}
+	for _, n := range f.names() {
 		if s := f.find(n); s != nil {
 			namespace, name, _ := strings.Cut(n, "/")
-			all = append(all, labelled{s.Registry, namespace, name, i == 0})
+			all = append(all, labelled{s.Registry, namespace, name})
 		}
 	}
 	promhttp.HandlerFor(all, promhttp.HandlerOpts{
@@ -244,12 +251,24 @@ func (f *Fleets) metrics(w http.ResponseWriter, r *http.Request) {
 	}).ServeHTTP(w, r)
 }
 
+// ofTheProcess are the metrics that are there without a fleet, too.
+func (f *Fleets) ofTheProcess() (*prometheus.Registry, error) {
+	r := prometheus.NewRegistry()
+	_, err := register(r, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		buildInfo(f.c.Version), leader(func() bool { return f.c.Standby == nil || f.c.Standby() == "" }))
+	return r, err
+}
+
 // labelled adds a fleet's name to its metrics. Those of the process are the
-// same for all fleets: only the first shows them, without a name.
+// same for all fleets and are shown by Fleets itself.
 type labelled struct {
 	prometheus.Gatherer
 	namespace, name string
-	first           bool
+}
+
+// ofProcess tells the metrics of a process from those of a fleet.
+func ofProcess(name string) bool {
+	return strings.HasPrefix(name, "go_") || strings.HasPrefix(name, "process_") || name == "muster_build_info" || name == "muster_leader"
 }
 
 // Gather implements prometheus.Gatherer.
@@ -257,10 +276,7 @@ func (l labelled) Gather() ([]*dto.MetricFamily, error) {
 	families, err := l.Gatherer.Gather()
 	out := families[:0]
 	for _, mf := range families {
-		if strings.HasPrefix(mf.GetName(), "go_") || strings.HasPrefix(mf.GetName(), "process_") || mf.GetName() == "muster_build_info" {
-			if l.first {
-				out = append(out, mf)
-			}
+		if ofProcess(mf.GetName()) {
 			continue
 		}
 		for _, m := range mf.GetMetric() {

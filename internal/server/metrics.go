@@ -5,47 +5,13 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
-	"slices"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"muster.dev/muster/internal/fleet"
 )
-
-// Meter counts starts and ends of tasks, as the dispatcher reports them (it
-// is a dispatch.Observer). Its labels are bounded: states, reasons and launch
-// kinds. It exists apart from the Server, which needs the engine that reports
-// to it.
-type Meter struct {
-	settled *prometheus.CounterVec
-	start   *prometheus.HistogramVec
-	run     prometheus.Histogram
-}
-
-// NewMeter registers the counters with r.
-func NewMeter(r *prometheus.Registry) (*Meter, error) {
-	m := &Meter{
-		settled: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "muster_tasks_settled_total", Help: "Tasks that ended, by final state and reason.",
-		}, []string{"state", "reason"}),
-		start: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "muster_start_latency_seconds", Help: "From a task becoming due to its first instruction, by launch (warm, cold).",
-			Buckets:                     []float64{.002, .005, .01, .02, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300},
-			NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 100, NativeHistogramMinResetDuration: time.Hour,
-		}, []string{"launch"}),
-		run: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "muster_task_run_seconds", Help: "How long the commands of tasks ran.",
-			Buckets:                     []float64{.1, 1, 10, 60, 300, 900, 1800, 3600, 7200, 21600},
-			NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 100, NativeHistogramMinResetDuration: time.Hour,
-		}),
-	}
-	for _, l := range []fleet.Launch{fleet.LaunchWarm, fleet.LaunchCold} {
-		m.start.WithLabelValues(string(l)) // present from the first scrape on
-	}
-	_, err := register(r, m.settled, m.start, m.run)
-	return m, err
-}
 
 // register registers all or none and returns what undoes it.
 func register(r *prometheus.Registry, all ...prometheus.Collector) (undo func(), err error) {
@@ -65,43 +31,24 @@ func register(r *prometheus.Registry, all ...prometheus.Collector) (undo func(),
 
 // registerFleet shows the fleet and the build at each scrape.
 func registerFleet(c Config) (undo func(), err error) {
-	info := prometheus.NewGauge(prometheus.GaugeOpts{
+	return register(c.Registry, buildInfo(c.Version), leader(func() bool { return true }), &fleetCollector{engine: c.Engine, ledger: c.Ledger, log: c.Logger, clock: c.Clock})
+}
+
+// buildInfo tells which program this is.
+func buildInfo(version string) prometheus.Collector {
+	g := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "muster_build_info", Help: "1, with the version as a label.",
-		ConstLabels: prometheus.Labels{"version": c.Version, "goversion": runtime.Version()},
+		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
 	})
-	info.Set(1)
-	return register(c.Registry, info, &fleetCollector{engine: c.Engine, ledger: c.Ledger, log: c.Logger, clock: c.Clock})
+	g.Set(1)
+	return g
 }
 
-// Started records a task's first instruction, wait after it was due.
-func (m *Meter) Started(_ fleet.PoolKey, launch fleet.Launch, wait time.Duration) {
-	if launch != fleet.LaunchWarm {
-		launch = fleet.LaunchCold
-	}
-	m.start.WithLabelValues(string(launch)).Observe(max(0, wait.Seconds()))
-}
-
-// Settled records a task's end.
-func (m *Meter) Settled(t fleet.Task) {
-	state := t.State
-	if !slices.Contains(fleet.TaskStates, state) {
-		state = "other"
-	}
-	reason := t.Result.Reason
-	if !slices.Contains(knownReasons, reason) {
-		reason = "other"
-	}
-	m.settled.WithLabelValues(string(state), string(reason)).Inc()
-	if t.Phases.Run > 0 {
-		m.run.Observe(t.Phases.Run.Seconds())
-	}
-}
-
-var knownReasons = []fleet.TaskReason{
-	fleet.ReasonNone, fleet.ReasonExit, fleet.ReasonOOM, fleet.ReasonDisk, fleet.ReasonPids, fleet.ReasonTimeoutQueue,
-	fleet.ReasonTimeoutStartup, fleet.ReasonTimeoutRun, fleet.ReasonTimeoutIdle, fleet.ReasonCancelled, fleet.ReasonNodeLost,
-	fleet.ReasonBudget, fleet.ReasonImage, fleet.ReasonPrepare, fleet.ReasonSetup, fleet.ReasonCommand, fleet.ReasonSecret,
-	fleet.ReasonPoison,
+// leader tells whether this process works for its fleets.
+func leader(is func() bool) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "muster_leader", Help: "1 while this process leads; 0 while it stands by, and shows nothing of a fleet.",
+	}, func() float64 { return flag(is()) })
 }
 
 // fleetCollector reads the fleet at each scrape.
@@ -126,6 +73,19 @@ var (
 	descNodes     = desc("nodes", "Nodes, by state.", "state")
 	descSlots     = desc("node_slots", "Sandboxes that fit on ready nodes, and those used.", "state")
 
+	descNodesWant = desc("nodes_desired", "Nodes wanted; those that are there, where they do not come and go.")
+	descNodesErr  = desc("nodes_error", "1 while nodes cannot be read, or the last ones asked for did not come.")
+	descPrice     = desc("node_hour_usd", "What a node costs in an hour by spec.cost.nodeHourUSD, in US dollars; absent where it is not said.")
+	descBreaches  = desc("dedication_breaches", "Breaches of the rule that agents share no machine, as of the last look; absent where nodes are not meant for agents alone.")
+
+	descQueueBacklog = desc("queue_backlog", "Tasks that are due and wait in this queue, as of its last good reading.", "queue")
+	descQueueFlight  = desc("queue_in_flight", "Tasks of this queue that are leased.", "queue")
+	descQueueDelayed = desc("queue_delayed", "Tasks of this queue that are not due yet.", "queue")
+	descQueueDead    = desc("queue_dead_letters", "Tasks of this queue that are set aside for a person.", "queue")
+	descQueueOldest  = desc("queue_oldest_age_seconds", "Age of the oldest task that waits in this queue; 0 when none waits.", "queue")
+	descQueueAge     = desc("queue_reading_age_seconds", "Age of the last good reading of this queue; absent before the first.", "queue")
+	descQueueError   = desc("queue_error", "1 while this queue cannot be read.", "queue")
+
 	descBacklog   = desc("backlog", "Tasks that are due and wait.", "template")
 	descDelayed   = desc("delayed", "Tasks that are not due yet.", "template")
 	descInFlight  = desc("in_flight", "Tasks that are leased.", "template")
@@ -135,6 +95,7 @@ var (
 	descWarm      = desc("sandboxes_warm_target", "Warm sandboxes wanted.", "template")
 	descSandboxes = desc("sandboxes", "Sandboxes, by state.", "template", "state")
 	descEmpty     = desc("time_to_empty_seconds", "How long the warm pool lasts at the present rate; absent while it is not being depleted.", "template")
+	descBinding   = desc("binding", "1 where a constraint holds a template back: the bound that its last decision names.", "template", "bound")
 	descBreaker   = desc("breaker_open", "1 while starts of the template are held back.", "template")
 	descLead      = desc("start_lead_seconds", "Measured time from a sandbox's request to ready, by percentile.", "template", "percentile")
 )
@@ -162,7 +123,17 @@ func (c *fleetCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(ch, descConsumers, float64(v.ConsumersBusy), "busy")
 	gauge(ch, descDead, float64(v.Dead))
 	gauge(ch, descObjective, v.ObjectiveP99.Seconds())
+	gauge(ch, descNodesWant, float64(v.NodesDesired))
+	gauge(ch, descNodesErr, flag(v.NodesError != ""))
+	if v.NodeHourMicroUSD > 0 {
+		gauge(ch, descPrice, float64(v.NodeHourMicroUSD)/1e6)
+	}
+	if v.Dedication != nil && !v.Dedication.At.IsZero() {
+		gauge(ch, descBreaches, float64(len(v.Dedication.Trespasses)))
+	}
+	c.collectQueues(ch, v.Queues)
 	collectNodes(ch, v.Nodes)
+	collectBounds(ch, v.Pools)
 	for name, p := range byTemplate(v.Pools) {
 		collectPool(ch, name, p)
 	}
@@ -194,6 +165,43 @@ func collectNodes(ch chan<- prometheus.Metric, nodes []fleet.NodeView) {
 	}
 	gauge(ch, descSlots, float64(slots), "total")
 	gauge(ch, descSlots, float64(used), "used")
+}
+
+// collectQueues shows the reading of each queue; their number is bounded by the
+// fleet's specification.
+func (c *fleetCollector) collectQueues(ch chan<- prometheus.Metric, queues []fleet.QueueView) {
+	for i := range queues {
+		q := &queues[i]
+		gauge(ch, descQueueError, flag(q.Error != ""), q.Name)
+		if q.AsOf.IsZero() {
+			continue // it was never read: nothing is known, which is not zero
+		}
+		gauge(ch, descQueueAge, max(0, c.clock().Sub(q.AsOf).Seconds()), q.Name)
+		gauge(ch, descQueueBacklog, float64(q.Backlog), q.Name)
+		gauge(ch, descQueueFlight, float64(q.InFlight), q.Name)
+		gauge(ch, descQueueDelayed, float64(q.Delayed), q.Name)
+		gauge(ch, descQueueDead, float64(q.Dead), q.Name)
+		gauge(ch, descQueueOldest, q.OldestAge.Seconds(), q.Name)
+	}
+}
+
+// collectBounds shows which bounds hold which templates back, variants with
+// their template.
+func collectBounds(ch chan<- prometheus.Metric, pools []fleet.PoolView) {
+	type binding struct{ template, bound string }
+	seen := map[binding]bool{}
+	for i := range pools {
+		if b := (binding{pools[i].Template, pools[i].Bound}); b.bound != "" && !seen[b] {
+			seen[b] = true
+			gauge(ch, descBinding, 1, b.template, b.bound)
+		}
+	}
+}
+
+// templateOf is the template of a pool, or of the one it is a variant of.
+func templateOf(pool fleet.PoolKey) string {
+	name, _, _ := strings.Cut(string(pool), "~")
+	return name
 }
 
 // byTemplate adds the variants of a template to it: their number has no bound

@@ -59,6 +59,8 @@ func (s *Server) taskRoutes(api huma.API) {
 
 type submitInput struct {
 	ContentType string `header:"Content-Type" hidden:"true"`
+	TraceParent string `header:"traceparent" doc:"The trace that the tasks belong to, in the form of W3C Trace Context; what is none is ignored"`
+	TraceState  string `header:"tracestate" doc:"What tracing systems add to it"`
 	RawBody     []byte `contentType:"application/json"`
 }
 
@@ -75,7 +77,7 @@ func (s *Server) submit(ctx context.Context, in *submitInput) (*submitOutput, er
 	if n := len(req.Tasks); n == 0 || n > maxSubmit {
 		return nil, &fleet.FieldError{Field: "tasks", Wrong: fmt.Sprintf("has %d tasks", n), Right: fmt.Sprintf("1 to %d", maxSubmit)}
 	}
-	now, f := s.Clock(), s.Fleet()
+	now, f, trace := s.Clock(), s.Fleet(), fleet.ParseTrace(in.TraceParent, in.TraceState)
 	tasks := make([]fleet.Task, 0, len(req.Tasks))
 	var problems []error
 	for i, spec := range req.Tasks {
@@ -88,6 +90,7 @@ func (s *Server) submit(ctx context.Context, in *submitInput) (*submitOutput, er
 			problems = append(problems, err)
 			continue
 		}
+		resolved.Trace = trace
 		tasks = append(tasks, newTask(resolved, now))
 	}
 	if len(problems) > 0 {

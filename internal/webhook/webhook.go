@@ -25,7 +25,10 @@ type Options struct {
 	Notices func() Notices // nil, or nil of it: there are none
 	// Key returns what deliveries are signed with, and is asked for each; nil:
 	// they are unsigned. Without a key nothing is sent; it is tried again.
-	Key       func(context.Context) ([]byte, error)
+	Key func(context.Context) ([]byte, error)
+	// Tried hears of each attempt that ended: whether it was delivered and, if
+	// not, whether it is tried again. It must not block; may be nil.
+	Tried     func(delivered, again bool)
 	UserAgent string
 	Transport http.RoundTripper // default: one that refuses metadata addresses
 	Logger    *slog.Logger
@@ -202,9 +205,13 @@ func (s *Service) attempt(ctx context.Context, j job) {
 	if ctx.Err() != nil {
 		return // not known to be delivered: again after the restart
 	}
+	again := err != nil && wait >= 0 && d.tries < s.o.Attempts
+	if s.o.Tried != nil {
+		s.o.Tried(err == nil, again)
+	}
 	if err != nil {
 		s.o.Logger.Warn("webhook was not delivered", j.kind, j.id, "attempt", d.tries, "of", s.o.Attempts, "error", err)
-		if wait >= 0 && d.tries < s.o.Attempts {
+		if again {
 			s.mu.Lock()
 			d.due, d.busy = s.o.Clock().Add(max(wait, backoff(d.tries))), false
 			s.mu.Unlock()

@@ -18,6 +18,7 @@ const (
 	chartDir   = "deploy/helm/muster"
 	crds       = "deploy/crds"
 	dashboards = "deploy/grafana"
+	alerts     = "deploy/prometheus"
 	manifest   = "deploy/manifests/muster.yaml"
 	plain      = "deploy/manifests/values.yaml"
 )
@@ -36,6 +37,9 @@ func Generated(root string) (map[string][]byte, error) {
 		return nil, err
 	}
 	if err := copies(out, root, filepath.Join(dashboards, "*.json"), filepath.Join(chartDir, "files", "dashboards"), "muster-"); err != nil {
+		return nil, err
+	}
+	if err := copies(out, root, filepath.Join(alerts, "*.yaml"), filepath.Join(chartDir, "files", "rules"), ""); err != nil {
 		return nil, err
 	}
 	b, err := manifests(root)

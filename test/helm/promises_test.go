@@ -211,26 +211,40 @@ func typedOrNil(t *testing.T, o Object) any {
 }
 
 var (
-	metricInSource = regexp.MustCompile(`(?:desc\("|Name: "muster_)([a-z_]+)"`)
-	metricInQuery  = regexp.MustCompile(`muster_[a-z_]+`)
+	metricInTable = regexp.MustCompile(`(?m)^\| ` + "`" + `(muster_[a-z_]+)` + "`" + ` \|`)
+	metricInQuery = regexp.MustCompile(`\bmuster_[a-z_]+`)
 )
 
-// TestMonitoring: dashboards and rules ask for metrics that the server has.
+// dashboardsAndRules are the files that ask for metrics.
+func dashboardsAndRules(t *testing.T) []string {
+	t.Helper()
+	var out []string
+	for _, pattern := range []string{"deploy/grafana/*.json", "deploy/prometheus/*.yaml"} {
+		names, err := filepath.Glob(filepath.Join(root, pattern))
+		if err != nil || len(names) == 0 {
+			t.Fatalf("%s: %v, %v", pattern, names, err)
+		}
+		out = append(out, names...)
+	}
+	return out
+}
+
+// TestMonitoring: dashboards and rules ask for metrics that there are, as
+// docs/metrics.md lists them (which is tested against /metrics), and show each.
 func TestMonitoring(t *testing.T) {
-	source, err := os.ReadFile(filepath.Join(root, "internal/server/metrics.go"))
+	table, err := os.ReadFile(filepath.Join(root, "docs/metrics.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	known := map[string]bool{}
-	for _, m := range metricInSource.FindAllStringSubmatch(string(source), -1) {
-		known["muster_"+m[1]] = true
+	known, used := map[string]bool{}, map[string]bool{}
+	for _, m := range metricInTable.FindAllStringSubmatch(string(table), -1) {
+		known[m[1]] = true
 	}
-	if len(known) < 20 {
-		t.Fatalf("only %d metrics found in the source", len(known))
+	if len(known) < 40 {
+		t.Fatalf("only %d metrics found in docs/metrics.md", len(known))
 	}
-	used := map[string]bool{}
-	for _, name := range []string{"deploy/grafana/fleet.json", chartDir + "/files/rules.yaml"} {
-		b, err := os.ReadFile(filepath.Join(root, name))
+	for _, name := range dashboardsAndRules(t) {
+		b, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -239,7 +253,7 @@ func TestMonitoring(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 		for _, m := range metricInQuery.FindAllString(string(b), -1) {
-			base := strings.TrimSuffix(strings.TrimSuffix(m, "_bucket"), "_count")
+			base := strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(m, "_bucket"), "_count"), "_sum")
 			used[base] = true
 			if !known[base] {
 				t.Errorf("%s asks for %s, which the server does not have", name, m)
@@ -247,7 +261,7 @@ func TestMonitoring(t *testing.T) {
 		}
 	}
 	for m := range known {
-		if !used[m] && m != "muster_build_info" && m != "muster_task_run_seconds" {
+		if !used[m] && m != "muster_build_info" {
 			t.Errorf("no panel and no rule shows %s", m)
 		}
 	}
@@ -256,7 +270,17 @@ func TestMonitoring(t *testing.T) {
 // TestDashboardLayout: panels do not lie over one another, and each has a
 // query and says what it shows.
 func TestDashboardLayout(t *testing.T) {
-	b, err := os.ReadFile(filepath.Join(root, "deploy/grafana/fleet.json"))
+	names, err := filepath.Glob(filepath.Join(root, "deploy/grafana/*.json"))
+	if err != nil || len(names) < 3 {
+		t.Fatalf("dashboards %v, %v", names, err)
+	}
+	for _, name := range names {
+		t.Run(filepath.Base(name), func(t *testing.T) { checkLayout(t, name) })
+	}
+}
+
+func checkLayout(t *testing.T, name string) {
+	b, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -51,6 +51,7 @@ var layers = []layer{
 	{"internal/archive", "adapter", []string{"internal/fleet", "internal/pg"}},
 	{"internal/secret", "adapter", []string{"internal/fleet"}},
 	{"internal/webhook", "adapter", []string{"internal/fleet", "api/v1alpha1"}},
+	{"internal/tracing", "adapter", []string{"internal/fleet"}},
 	{"internal/cgroup", "adapter", []string{"internal/fleet"}},
 	{"internal/protocol", "adapter", []string{"internal/fleet"}},
 	{"internal/runner", "runner", []string{"internal/fleet", "internal/protocol"}},

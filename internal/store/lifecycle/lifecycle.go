@@ -49,9 +49,9 @@ func Submitted(t fleet.Task, now time.Time) (fleet.Task, error) {
 // Digest identifies what a submitter asked for: two submissions under one
 // idempotency key must have the same digest. NotBefore is left out: users
 // write it relative to the moment of submission ("+10m"), so an honest repeat
-// differs in it.
+// differs in it; so does each from another in its trace.
 func Digest(s fleet.TaskSpec) ([]byte, error) {
-	s.NotBefore, s.Origin = time.Time{}, nil
+	s.NotBefore, s.Origin, s.Trace = time.Time{}, nil, fleet.Trace{}
 	if s.Tenant == "" {
 		s.Tenant = "default"
 	}

@@ -21,10 +21,16 @@ type PrometheusServer struct {
 // asks of the user muster; empty for none.
 func Prometheus(t testing.TB, target, web, secret string) *PrometheusServer {
 	t.Helper()
+	conf := fmt.Sprintf("global: {scrape_interval: 200ms, scrape_timeout: 200ms}\nscrape_configs: [{job_name: queue, static_configs: [{targets: [%q]}]}]\n", target)
+	return PrometheusOf(t, conf, web, secret)
+}
+
+// PrometheusOf is Prometheus with a configuration of one's own.
+func PrometheusOf(t testing.TB, conf, web, secret string) *PrometheusServer {
+	t.Helper()
 	program := Program(t, "prometheus")
 	dir := t.TempDir()
 	s := &PrometheusServer{Address: Address(Port(t))}
-	conf := fmt.Sprintf("global: {scrape_interval: 200ms, scrape_timeout: 200ms}\nscrape_configs: [{job_name: queue, static_configs: [{targets: [%q]}]}]\n", target)
 	for name, text := range map[string]string{"prometheus.yml": conf, "web.yml": web} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
