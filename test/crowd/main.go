@@ -186,13 +186,16 @@ func fill(ctx context.Context, store *memory.Store, n int) error {
 		if err != nil {
 			return err
 		}
-		there := 0
+		there, busy := 0, 0
 		for _, b := range boxes {
-			if b.State == fleet.SandboxReady || b.State == fleet.SandboxClaimed {
+			switch b.State {
+			case fleet.SandboxReady:
 				there++
+			case fleet.SandboxClaimed:
+				there, busy = there+1, busy+1
 			}
 		}
-		if there >= n {
+		if there >= n && busy >= n/2 {
 			return nil
 		}
 		fmt.Fprintf(os.Stderr, "%d of %d\n", there, n)

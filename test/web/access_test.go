@@ -59,10 +59,10 @@ func TestAccessible(t *testing.T) {
 	var task, box string
 	p.eval(`location.hash`, &task)
 	p.eval(`location.hash = "#/agents"`, nil)
-	p.until(`document.querySelector('.rows a[href^="#/sandbox/"]') !== null`)
-	p.eval(`document.querySelector('.rows a[href^="#/sandbox/"]').hash`, &box)
+	p.until(`document.querySelector('.page-agents .rows a[href^="#/sandbox/"]') !== null`)
+	p.eval(`document.querySelector('.page-agents .rows a[href^="#/sandbox/"]').hash`, &box)
 	for _, v := range []struct{ name, at, there string }{
-		{"fleet", "#/fleet", ".strip"}, {"agents", "#/agents", ".rows .c-cpu b"}, {"tasks", "#/tasks", ".rows .tr"},
+		{"fleet", "#/fleet", ".strip"}, {"agents", "#/agents", ".page-agents .rows .c-cpu b"}, {"tasks", "#/tasks", ".page-tasks .rows .tr"},
 		{"timeline", "#/timeline", ".lanes, .empty"}, {"nodes", "#/nodes", ".machine"}, {"cost", "#/cost", ".page-cost .head"}, {"patterns", "#/patterns", ".page-patterns .head"}, {"task", task, ".waterfall"}, {"sandbox", box, ".facts"},
 	} {
 		for _, width := range []int64{1440, 390} {

@@ -96,7 +96,7 @@ func TestScrollingACrowd(t *testing.T) {
 	p.until(`location.hash === "#/fleet"`)
 	p.look(1440, 900, "light")
 	p.eval(`location.hash = "#/agents"`, nil)
-	p.until(`document.querySelectorAll(".rows .row-link").length > 10`)
+	p.until(`document.querySelectorAll(".page-agents .rows .row-link").length > 10`)
 	var s scrolled
 	p.do(chromedp.Evaluate(fmt.Sprintf(frames, 2.0, 120), &s, chromedp.EvalAsValue, awaitPromise))
 	if s.Rows > 60 {
@@ -131,7 +131,7 @@ func TestFrames(t *testing.T) {
 	p.until(`location.hash === "#/fleet"`)
 	p.look(1440, 900, "dark")
 	p.eval(`location.hash = "#/agents"`, nil)
-	p.until(`document.querySelectorAll(".rows .row-link").length > 10`)
+	p.until(`document.querySelectorAll(".page-agents .rows .row-link").length > 10`)
 	for _, step := range []int{0, 40, 120, 800} {
 		var s scrolled
 		before := p.busy()

@@ -15,8 +15,11 @@ import (
 func (p *page) openTask() {
 	p.t.Helper()
 	p.eval(`location.hash = "#/agents"`, nil)
-	p.until(`document.querySelector('.rows a[href^="#/task/"]') !== null`)
-	p.eval(`location.hash = document.querySelector('.rows a[href^="#/task/"]').hash`, nil)
+	p.until(`(() => {
+		const a = document.querySelector('.page-agents .rows a[href^="#/task/"]');
+		if (a) location.hash = a.hash;
+		return a !== null;
+	})()`)
 	p.until(`document.querySelector(".terminal-open") !== null`)
 }
 
