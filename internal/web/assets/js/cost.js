@@ -13,6 +13,7 @@ const causes = [["warm_pool", "warm", "Warm pool", "sandboxes that start or wait
 export function start({ redraw }) {
   const s = { range: "168h", by: "team", off: "20:00-07:00", weekends: true, fixed: "", report: null, series: null, problem: "", wrong: "", none: "", at: -1, size: sized(redraw) };
   const load = async (signal) => {
+    if (s.none) return; // nothing is ever charged here
     const since = s.range;
     try {
       const zone = encodeURIComponent(Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC");

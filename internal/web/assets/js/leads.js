@@ -94,7 +94,7 @@ export function stages(s, redraw) {
   const ticks = [[0.001, "1 ms"], [0.01, "10 ms"], [0.1, "100 ms"], [1, "1 s"], [10, "10 s"], [100, "100 s"]].filter(([v]) => Math.log10(v) < high);
   return h(
     "section",
-    { "aria-label": "Lead times" },
+    {},
     h("div", { class: "row-head" }, h("h2", {}, "Lead times"), templates.length > 2 ? chips("Template", templates.map((t) => [t, t || "All"]), s.template, (t) => ((s.template = t), redraw())) : null),
     rows.length
       ? h(

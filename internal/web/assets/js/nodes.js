@@ -83,16 +83,16 @@ function dedication(f) {
 function machine(n, chosen, choose) {
   const p = n.packed || {};
   const slots = n.slots < 1000 ? n.slots : 0; // a host takes more than its processors and memory can bear
-  const label = `${n.id}, ${n.state}: ${parts.filter(([k]) => p[k]).map(([k]) => `${p[k]} ${k === "ready" ? "warm" : k}`).join(", ") || "empty"}${slots ? `, of ${slots} slots` : ""}`;
+  const label = `${parts.filter(([k]) => p[k]).map(([k]) => `${p[k]} ${k === "ready" ? "warm" : k}`).join(", ") || "empty"}${slots ? `, of ${slots} slots` : ""}`;
   const kind = [n.kind?.instanceType, n.kind?.capacity, n.kind?.group].filter(Boolean).join(" · ");
   return h(
     "li",
     { key: n.id },
     h(
       "button",
-      { class: `machine machine-${n.state}`, "aria-pressed": chosen ? "true" : "false", "aria-label": label, onclick: () => choose(n.id) },
+      { class: `machine machine-${n.state}`, "aria-pressed": chosen ? "true" : "false", onclick: () => choose(n.id) },
       h("span", { class: "node-head" }, h("span", { class: "node-name" }, n.id), n.state === "ready" ? h("span", { class: "muted" }, slots ? `${n.used} of ${slots}` : plural(n.used, "sandbox", "sandboxes")) : state(n.state)),
-      packing(p, slots, n.used),
+      packing(p, slots, n.used, label),
       h("span", { class: "node-line" }, h("span", {}, "CPU"), meter(n.usedMilliCPU, n.milliCPU), h("span", { class: "muted" }, `${cores(n.usedMilliCPU / 1000)} of ${cores(n.milliCPU / 1000)}`)),
       h("span", { class: "node-line" }, h("span", {}, "Memory"), meter(n.usedMemory, n.memoryBytes), h("span", { class: "muted" }, `${bytes(n.usedMemory)} of ${bytes(n.memoryBytes)}`)),
       h("span", { class: "machine-foot" }, n.message || [kind, n.state === "booting" ? `asked for ${span(since(n.requestedAt))} ago` : has(n.readyAt) ? `up ${span(since(n.readyAt))}` : ""].filter(Boolean).join(" · ")),
@@ -101,15 +101,15 @@ function machine(n, chosen, choose) {
 }
 
 /** packing is one square for each slot, or a bar where there are too many. */
-function packing(p, slots, used) {
+function packing(p, slots, used, label) {
   const all = Math.max(slots, used);
   if (all > 96) {
-    return h("span", { class: "bar", "aria-hidden": "true" }, parts.filter(([k]) => p[k]).map(([k, tone]) => h("i", { class: `tone-${tone}`, style: { "flex-grow": p[k] } })), all > used ? h("i", { class: "tone-slot", style: { "flex-grow": all - used } }) : null);
+    return h("span", { class: "bar", role: "img", "aria-label": label }, parts.filter(([k]) => p[k]).map(([k, tone]) => h("i", { class: `tone-${tone}`, style: { "flex-grow": p[k] } })), all > used ? h("i", { class: "tone-slot", style: { "flex-grow": all - used } }) : null);
   }
   const out = [];
   for (const [k, tone] of parts) for (let i = 0; i < (p[k] || 0); i++) out.push(h("i", { class: `tone-${tone}` }));
   for (let i = out.length; i < slots; i++) out.push(h("i", { class: "tone-slot" }));
-  return h("span", { class: "cells", "aria-hidden": "true" }, out);
+  return h("span", { class: "cells", role: "img", "aria-label": label }, out);
 }
 
 /** aside is what sits on the node that was chosen. */
