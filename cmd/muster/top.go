@@ -9,7 +9,7 @@ import (
 	"time"
 	"unicode"
 
-	tea "github.com/charmbracelet/bubbletea"
+	tea "charm.land/bubbletea/v2"
 	"github.com/spf13/cobra"
 
 	"muster.dev/muster/internal/client"
@@ -130,7 +130,7 @@ type lookAgain struct{}
 // runTop shows the picture until the user ends it.
 func runTop(ctx context.Context, s *shell, m *topModel) error {
 	m.ctx = ctx
-	_, err := tea.NewProgram(m, tea.WithAltScreen(), tea.WithContext(ctx), tea.WithInput(s.in), tea.WithOutput(s.out)).Run()
+	_, err := tea.NewProgram(m, tea.WithContext(ctx), tea.WithInput(s.in), tea.WithOutput(s.out)).Run()
 	if err != nil && ctx.Err() == nil && !errors.Is(err, tea.ErrInterrupted) {
 		return fmt.Errorf("show the fleet: %w", err)
 	}
@@ -162,13 +162,13 @@ func (m *topModel) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 			m.seen = x.seen
 		}
 		return m, m.wait()
-	case tea.KeyMsg:
+	case tea.KeyPressMsg:
 		return m, m.key(x)
 	}
 	return m, nil
 }
 
-func (m *topModel) key(k tea.KeyMsg) tea.Cmd {
+func (m *topModel) key(k tea.KeyPressMsg) tea.Cmd {
 	if k.String() == "ctrl+c" {
 		return tea.Quit
 	}
@@ -190,9 +190,9 @@ func (m *topModel) key(k tea.KeyMsg) tea.Cmd {
 }
 
 // typed takes a key while the filter is typed.
-func (m *topModel) typed(k tea.KeyMsg) {
+func (m *topModel) typed(k tea.KeyPressMsg) {
 	const longest = 64
-	switch k.Type {
+	switch k.Code {
 	case tea.KeyEnter:
 		m.typing = false
 	case tea.KeyEsc:
@@ -201,8 +201,8 @@ func (m *topModel) typed(k tea.KeyMsg) {
 		if r := []rune(m.filter); len(r) > 0 {
 			m.filter = string(r[:len(r)-1])
 		}
-	case tea.KeyRunes, tea.KeySpace:
-		for _, r := range k.Runes {
+	default:
+		for _, r := range k.Text {
 			if unicode.IsPrint(r) && len(m.filter) < longest {
 				m.filter += string(r)
 			}
@@ -211,7 +211,13 @@ func (m *topModel) typed(k tea.KeyMsg) {
 }
 
 // View implements tea.Model.
-func (m *topModel) View() string {
+func (m *topModel) View() tea.View {
+	v := tea.NewView(m.draw())
+	v.AltScreen = true
+	return v
+}
+
+func (m *topModel) draw() string {
 	if m.height == 0 {
 		return "" // the size comes first
 	}

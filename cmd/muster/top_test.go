@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	tea "github.com/charmbracelet/bubbletea"
+	tea "charm.land/bubbletea/v2"
 
 	"muster.dev/muster/api/v1alpha1"
 	"muster.dev/muster/internal/fleet"
@@ -79,16 +79,16 @@ func TestTopLooks(t *testing.T) {
 	}
 }
 
-func key(s string) tea.KeyMsg {
+func key(s string) tea.KeyPressMsg {
 	switch s {
 	case "enter":
-		return tea.KeyMsg{Type: tea.KeyEnter}
+		return tea.KeyPressMsg{Code: tea.KeyEnter}
 	case "esc":
-		return tea.KeyMsg{Type: tea.KeyEsc}
+		return tea.KeyPressMsg{Code: tea.KeyEscape}
 	case "backspace":
-		return tea.KeyMsg{Type: tea.KeyBackspace}
+		return tea.KeyPressMsg{Code: tea.KeyBackspace}
 	}
-	return tea.KeyMsg{Type: tea.KeyRunes, Runes: []rune(s)}
+	return tea.KeyPressMsg{Code: []rune(s)[0], Text: s}
 }
 
 // TestTopKeys: sort, filter, and the end; a look that fails keeps the picture
@@ -96,12 +96,12 @@ func key(s string) tea.KeyMsg {
 func TestTopKeys(t *testing.T) {
 	m := &topModel{topHow: topHow{sort: "cpu"}, seen: topFleet(), every: time.Second, clock: func() time.Time { return topNow },
 		look: func(context.Context) (*topSeen, error) { return nil, errors.New("connection refused") }, ctx: t.Context()}
-	if m.View() != "" {
+	if m.draw() != "" {
 		t.Error("draws before it knows the size")
 	}
 	m.Update(tea.WindowSizeMsg{Width: 120, Height: 40})
 	first := func() string {
-		for _, l := range strings.Split(m.View(), "\n") {
+		for _, l := range strings.Split(m.draw(), "\n") {
 			if strings.HasPrefix(l, "s0") {
 				return strings.Fields(l)[0]
 			}
@@ -112,14 +112,14 @@ func TestTopKeys(t *testing.T) {
 		t.Errorf("by cpu %s leads", got)
 	}
 	m.Update(key("s"))
-	if got := first(); got != "s00000000000000000000" || !strings.Contains(m.View(), "sort: memory") {
+	if got := first(); got != "s00000000000000000000" || !strings.Contains(m.draw(), "sort: memory") {
 		t.Errorf("by memory %s leads", got)
 	}
 	for _, k := range []string{"/", "r", "e", "a", "d", "x", "backspace", "y"} {
 		m.Update(key(k))
 	}
-	if !strings.Contains(m.View(), "filter: ready▏") || strings.Contains(m.View(), "running  0.") || first() != "s00000000000000000010" {
-		t.Errorf("filtered by ready:\n%s", m.View())
+	if !strings.Contains(m.draw(), "filter: ready▏") || strings.Contains(m.draw(), "running  0.") || first() != "s00000000000000000010" {
+		t.Errorf("filtered by ready:\n%s", m.draw())
 	}
 	if _, cmd := m.Update(key("q")); cmd != nil || m.filter != "readyq" {
 		t.Error("a q that is typed ends it")
@@ -131,14 +131,14 @@ func TestTopKeys(t *testing.T) {
 	}
 	_, cmd := m.Update(lookAgain{})
 	m.Update(cmd())
-	if !strings.Contains(m.View(), "not up to date since") || !strings.Contains(m.View(), "connection refused") || !strings.Contains(m.View(), "3 waiting") {
-		t.Errorf("after a look that failed:\n%s", m.View())
+	if !strings.Contains(m.draw(), "not up to date since") || !strings.Contains(m.draw(), "connection refused") || !strings.Contains(m.draw(), "3 waiting") {
+		t.Errorf("after a look that failed:\n%s", m.draw())
 	}
 	m.Update(looked{seen: topFleet()})
-	if strings.Contains(m.View(), "connection refused") {
+	if strings.Contains(m.draw(), "connection refused") {
 		t.Error("it goes on complaining")
 	}
-	for _, k := range []tea.KeyMsg{key("q"), {Type: tea.KeyCtrlC}} {
+	for _, k := range []tea.KeyPressMsg{key("q"), {Code: 'c', Mod: tea.ModCtrl}} {
 		if _, cmd := m.Update(k); cmd == nil || cmd() != tea.Quit() {
 			t.Errorf("%s does not end it", k)
 		}
