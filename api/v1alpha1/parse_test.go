@@ -252,10 +252,15 @@ func TestHostileYAML(t *testing.T) {
 
 func TestWebhooks(t *testing.T) {
 	for text, want := range map[string]string{
-		"{secrets: {env: true}, webhooks: {secret: HOOK_KEY}}":    "",
-		"{secrets: {env: true}, webhooks: {secret: \"no name\"}}": `"no name" cannot be one`,
-		"{webhooks: {secret: HOOK_KEY}}":                          "spec.secrets.dir or spec.secrets.env",
-		"{webhooks: {key: x}}":                                    "is not a field",
+		"{secrets: {env: true}, webhooks: {secret: HOOK_KEY}}":                                 "",
+		"{secrets: {env: true}, webhooks: {secret: \"no name\"}}":                              `"no name" cannot be one`,
+		"{webhooks: {secret: HOOK_KEY}}":                                                       "spec.secrets.dir or spec.secrets.env",
+		"{webhooks: {key: x}}":                                                                 "is not a field",
+		"{webhooks: {endpoints: [{url: \"https://a.test/x\", events: [scale_out, gave_up]}]}}": "",
+		"{webhooks: {endpoints: [{events: [scale_out]}]}}":                                     "spec.webhooks.endpoints[0].url: is missing; want an http or https URL",
+		"{webhooks: {endpoints: [{url: \"ftp://a.test\"}]}}":                                   "spec.webhooks.endpoints[0].url: \"ftp://a.test\" has the scheme",
+		"{webhooks: {endpoints: [{url: \"https://a.test\", events: [scale_up]}]}}":             "spec.webhooks.endpoints[0].events[0]: \"scale_up\" is unknown; want one of scale_out",
+		"{webhooks: {endpoints: [{url: \"https://a.test\"}, {url: \"https://a.test\"}]}}":      "spec.webhooks.endpoints[1].url: is that of another entry, too",
 	} {
 		_, err := ParseFleet([]byte("apiVersion: muster.dev/v1alpha1\nkind: Fleet\nmetadata: {name: f}\nspec: " +
 			strings.Replace(text, "{", "{templates: [{name: default}], ", 1)))

@@ -226,14 +226,6 @@ type Secrets struct {
 	Kubernetes string `json:"kubernetes,omitempty" kube:"object"`
 }
 
-// Webhooks says how the addresses that tasks name are told of their end.
-type Webhooks struct {
-	// Secret names the secret that deliveries are signed with, in the header
-	// Muster-Signature. It is read for each, and no task can have it. Empty:
-	// they are not signed.
-	Secret string `json:"secret,omitempty"`
-}
-
 // Retention says how long finished tasks are kept. Default 720h; "0" keeps
 // them for ever.
 type Retention struct {

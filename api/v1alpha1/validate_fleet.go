@@ -47,14 +47,7 @@ func (f *Fleet) validate(ps *problems) {
 	s.validateCost(ps)
 	s.validateTenants(ps)
 	s.validateSecrets(ps)
-	if n := s.Webhooks.Secret; n != "" {
-		switch {
-		case !isSecretName(n):
-			ps.addf("spec.webhooks.secret", secretName, "%q cannot be one", clip(n))
-		case s.Secrets == Secrets{}:
-			ps.addf("spec.webhooks.secret", "spec.secrets.dir or spec.secrets.env as well", "names a secret, and there are none")
-		}
-	}
+	s.validateWebhooks(ps)
 	ps.duration("spec.retention.tasks", s.Retention.Tasks, time.Minute, 3660*day, "ever")
 }
 

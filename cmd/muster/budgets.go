@@ -83,12 +83,24 @@ func followHeld(ctx context.Context, store fleet.Store, f *v1alpha1.Fleet) {
 	}
 }
 
-// notices are those of the ledger; nil where there is none.
+// notices are those of events, and of the ledger where there is one.
 func (u *unit) notices() webhook.Notices {
 	if u.ledger == nil {
-		return nil
+		return u.feed
 	}
-	return u.ledger
+	return webhook.Several{u.feed, u.ledger}
+}
+
+// endpoints are the addresses that are told of events now.
+func (u *unit) endpoints() (out []webhook.Endpoint) {
+	for _, e := range u.now.Load().Spec.Webhooks.Endpoints {
+		kinds := e.Events
+		if len(kinds) == 0 {
+			kinds = v1alpha1.ScalingEvents
+		}
+		out = append(out, webhook.Endpoint{URL: e.URL, Kinds: kinds})
+	}
+	return out
 }
 
 // purse is what the control loop knows of money.

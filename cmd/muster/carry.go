@@ -131,7 +131,7 @@ func (c *carrying) adapt(ctx, life context.Context, f operator.Fleet) error {
 // fleet: where its pods run and with what, what its store knows of tenants.
 func carriesOtherwise(a, b *v1alpha1.FleetSpec) bool {
 	return !reflect.DeepEqual(a.Nodes.Kubernetes, b.Nodes.Kubernetes) || !reflect.DeepEqual(a.Queue, b.Queue) ||
-		!v1alpha1.SameShares(a.Tenants, b.Tenants) || a.Secrets != b.Secrets || a.Webhooks != b.Webhooks
+		!v1alpha1.SameShares(a.Tenants, b.Tenants) || a.Secrets != b.Secrets || a.Webhooks.Secret != b.Webhooks.Secret
 }
 
 // leave ends what is carried here, once it is handed over.

@@ -60,6 +60,7 @@ type unit struct {
 	control  *control.Engine
 	server   *server.Server
 	hooks    *webhook.Service
+	feed     *webhook.Feed   // events of the fleet for hooks
 	tracer   *tracing.Tracer // nil: nobody asked for traces
 	cron     *schedule.Service
 	ledger   *ledger.Service // nil where others run the workers
@@ -89,6 +90,7 @@ func openUnit(ctx context.Context, c unitConfig) (_ *unit, err error) {
 	if c.embedded != nil {
 		u.embedded = metered.NewQueue(c.embedded, meter.Stored)
 	}
+	u.feed = webhook.NewFeed(webhook.FeedOptions{Fleet: c.fleet.Metadata.Name, Journal: u.store, Endpoints: u.endpoints, Logger: c.log})
 	u.hooks = webhook.New(webhook.Options{Tasks: u.store, Logger: c.log, UserAgent: "muster/" + version(), Key: webhookKey(c.fleet, c.secrets), Notices: u.notices, Tried: hookMeter(meter)})
 	loop, err := u.loop()
 	if err != nil {
@@ -206,7 +208,7 @@ type part struct {
 
 // parts are what has to run for the fleet to work.
 func (u *unit) parts() []part {
-	out := []part{{"fleet", u.control.Run}, {"webhooks", u.hooks.Run}, {"schedules", u.cron.Run}}
+	out := []part{{"fleet", u.control.Run}, {"webhooks", u.hooks.Run}, {"events for webhooks", u.feed.Run}, {"schedules", u.cron.Run}}
 	if u.tracer != nil {
 		out = append(out, part{"traces", u.tracer.Run})
 	}

@@ -72,10 +72,10 @@ type BudgetView struct {
 
 // Notice is something that whoever a Fleet names is told of, at least once.
 type Notice struct {
-	ID      string     `json:"id"` // the same in every attempt
-	Type    string     `json:"type"`
-	Subject string     `json:"subject"`
-	At      time.Time  `json:"at"`
-	URL     string     `json:"url"`
-	Data    BudgetView `json:"data"`
+	ID      string    `json:"id"` // the same in every attempt
+	Type    string    `json:"type"`
+	Subject string    `json:"subject"`
+	At      time.Time `json:"at"`
+	URL     string    `json:"url"`
+	Data    any       `json:"data"` // what it is about, as JSON
 }

@@ -143,7 +143,7 @@ func TestTenantIsHeld(t *testing.T) {
 		t.Errorf("told %v, want pay once, after the error", told)
 	}
 	notices := w.s.Notices()
-	if len(notices) == 0 || notices[0].URL != "https://pager.test/" || notices[0].Data.Tenant != "pay" || notices[0].Subject != "spec.tenants[pay].budget.perHour" {
+	if len(notices) == 0 || notices[0].URL != "https://pager.test/" || notices[0].Data.(fleet.BudgetView).Tenant != "pay" || notices[0].Subject != "spec.tenants[pay].budget.perHour" {
 		t.Fatalf("%+v", notices)
 	}
 	w.to(11 * time.Minute)
