@@ -29,7 +29,7 @@ type tenanted interface {
 
 // hold keeps the queue from starting tasks of tenants whose money is used up.
 func (u *unit) hold(ctx context.Context, held []fleet.TenantID) error {
-	q, ok := u.store.(tenanted)
+	q, ok := u.unitConfig.store.(tenanted) // itself: u.store is one around it
 	if !ok {
 		return errors.New("this store knows no tenants")
 	}

@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"regexp"
 	"strings"
 )
 
@@ -16,11 +15,46 @@ type Trace struct {
 	State  string `json:"state,omitempty"`  // tracestate; may be empty
 }
 
-var (
-	// A version above 00 may have more behind the flags, after a dash.
-	traceparent = regexp.MustCompile(`^([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?$`)
-	tracestate  = regexp.MustCompile(`^[a-z0-9][-_*/@a-z0-9]{0,255}=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{1,256}$`)
-)
+// traceParent is a traceparent in its parts; regular expressions would cost every
+// waiting runner, which is of this package, half a megabyte.
+type traceParent struct{ version, trace, span, flags, rest string }
+
+// splitParent reads a traceparent of any version. One above 00 may have more
+// behind the flags, after a dash.
+func splitParent(s string) (p traceParent, ok bool) {
+	const size = 2 + 1 + 32 + 1 + 16 + 1 + 2
+	if len(s) < size || s[2] != '-' || s[35] != '-' || s[52] != '-' {
+		return traceParent{}, false
+	}
+	p = traceParent{s[:2], s[3:35], s[36:52], s[53:size], s[size:]}
+	for _, part := range []string{p.version, p.trace, p.span, p.flags} {
+		if strings.Trim(part, "0123456789abcdef") != "" {
+			return traceParent{}, false
+		}
+	}
+	return p, p.rest == "" || p.rest[0] == '-' && !strings.Contains(p.rest, "\n")
+}
+
+// isMember tells a member of a tracestate: KEY=VALUE.
+func isMember(s string) bool {
+	key, value, found := strings.Cut(s, "=")
+	if !found || key == "" || len(key) > 256 || value == "" || len(value) > 256 {
+		return false
+	}
+	for i := range len(key) {
+		c := key[i]
+		small := c >= 'a' && c <= 'z' || c >= '0' && c <= '9'
+		if !small && (i == 0 || !strings.ContainsRune("-_*/@", rune(c))) {
+			return false
+		}
+	}
+	for i := range len(value) {
+		if c := value[i]; c < ' ' || c > '~' || c == ',' || c == '=' {
+			return false
+		}
+	}
+	return true
+}
 
 // ParseTrace reads what a submitter has sent. What is no trace context is the
 // zero Trace and never an error: by the specification it is as if nothing had
@@ -30,15 +64,15 @@ func ParseTrace(parent, state string) Trace {
 	if len(parent) > 512 {
 		return Trace{}
 	}
-	m := traceparent.FindStringSubmatch(parent)
-	if m == nil || m[1] == "ff" || m[1] == "00" && m[5] != "" || strings.Trim(m[2], "0") == "" || strings.Trim(m[3], "0") == "" {
+	p, ok := splitParent(parent)
+	if !ok || p.version == "ff" || p.version == "00" && p.rest != "" || strings.Trim(p.trace, "0") == "" || strings.Trim(p.span, "0") == "" {
 		return Trace{}
 	}
 	flags := "00"
-	if strings.ContainsAny(m[4][1:], "13579bdf") {
+	if strings.ContainsAny(p.flags[1:], "13579bdf") {
 		flags = "01" // sampled, the only flag that version 00 knows
 	}
-	return Trace{Parent: "00-" + m[2] + "-" + m[3] + "-" + flags, State: parseState(state)}
+	return Trace{Parent: "00-" + p.trace + "-" + p.span + "-" + flags, State: parseState(state)}
 }
 
 // parseState is a tracestate in its shortest form; empty where it is none.
@@ -55,7 +89,7 @@ func parseState(state string) string {
 			continue
 		}
 		key, _, _ := strings.Cut(member, "=")
-		if !tracestate.MatchString(member) || seen[key] {
+		if !isMember(member) || seen[key] {
 			return ""
 		}
 		seen[key] = true
@@ -69,11 +103,11 @@ func parseState(state string) string {
 
 // IDs are the parts of a Trace in hexadecimal; empty for the zero Trace.
 func (t Trace) IDs() (trace, span string, sampled bool) {
-	m := traceparent.FindStringSubmatch(t.Parent)
-	if m == nil {
+	p, ok := splitParent(t.Parent)
+	if !ok {
 		return "", "", false
 	}
-	return m[2], m[3], m[4] == "01"
+	return p.trace, p.span, p.flags == "01"
 }
 
 // TraceID is the trace that a task belongs to: its submitter's, else one of its
