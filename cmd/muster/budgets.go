@@ -29,12 +29,11 @@ type tenanted interface {
 
 // hold keeps the queue from starting tasks of tenants whose money is used up.
 func (u *unit) hold(ctx context.Context, held []fleet.TenantID) error {
-	q, ok := u.unitConfig.store.(tenanted) // itself: u.store is one around it
-	if !ok {
+	if u.tenants == nil {
 		return errors.New("this store knows no tenants")
 	}
 	f := u.now.Load()
-	q.SetTenants(sharesBut(f, held))
+	u.tenants.SetTenants(sharesBut(f, held))
 	if !f.Spec.HasConsumers() {
 		return nil
 	}

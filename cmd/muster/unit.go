@@ -57,6 +57,7 @@ type unit struct {
 	now      atomic.Pointer[v1alpha1.Fleet] // the fleet in force
 	registry *prometheus.Registry
 	meter    *server.Meter
+	tenants  tenanted // the store itself: u.store is one around it
 	control  *control.Engine
 	server   *server.Server
 	hooks    *webhook.Service
@@ -86,6 +87,7 @@ func openUnit(ctx context.Context, c unitConfig) (_ *unit, err error) {
 		return nil, err
 	}
 	u.meter = meter
+	u.tenants, _ = c.store.(tenanted)
 	u.store = metered.New(c.store, meter.Stored, meter.Happened)
 	if c.embedded != nil {
 		u.embedded = metered.NewQueue(c.embedded, meter.Stored)

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"log/slog"
+	"testing"
+	"time"
+
+	"muster.dev/muster/api/v1alpha1"
+	"muster.dev/muster/internal/archive"
+	"muster.dev/muster/internal/fleet"
+	"muster.dev/muster/internal/sandbox/fake"
+	"muster.dev/muster/internal/store/memory"
+)
+
+// TestTenantsAreHeld: what the ledger holds reaches the queue of a fleet as it is
+// put together for life, with all that stands around its store.
+func TestTenantsAreHeld(t *testing.T) {
+	spec, err := v1alpha1.ParseFleet([]byte(`
+apiVersion: muster.dev/v1alpha1
+kind: Fleet
+metadata: {name: agents}
+spec:
+  templates: [{name: default}]
+  cost: {nodeHourUSD: 1}
+  tenants: [{name: pay, budget: {perHour: 2}}, {name: web}]
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := archive.Open(t.TempDir(), archive.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := memory.New(memory.Options{})
+	defer store.Close()
+	u, err := openUnit(t.Context(), unitConfig{
+		fleet: spec, store: store, embedded: store.Queue(), archive: files, sandboxes: fake.New(fake.Options{}), nodes: oneNode{},
+		secrets: localSecrets(spec), token: testToken, log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := u.close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	held := func() int {
+		t.Helper()
+		s, err := store.Queue().Stats(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for _, p := range s.Pools {
+			n += p.Held
+		}
+		return n
+	}
+	now := time.Now()
+	for _, tenant := range []fleet.TenantID{"pay", "web"} {
+		task := fleet.Task{ID: fleet.NewTaskID(now), SubmittedAt: now, Spec: fleet.TaskSpec{Tenant: tenant, Template: "default", Command: []string{"true"}}}
+		if _, err := store.Submit(t.Context(), []fleet.Task{task}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		tenants []fleet.TenantID
+		want    int
+	}{{nil, 0}, {[]fleet.TenantID{"pay"}, 1}, {[]fleet.TenantID{"pay", "web"}, 2}, {nil, 0}} {
+		if err := u.hold(t.Context(), c.tenants); err != nil {
+			t.Fatal(err)
+		}
+		if n := held(); n != c.want {
+			t.Errorf("with %v held %d tasks wait for their tenant, want %d", c.tenants, n, c.want)
+		}
+	}
+}
