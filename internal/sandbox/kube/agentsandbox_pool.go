@@ -119,6 +119,17 @@ func (p *pool) free() []*member {
 	return list
 }
 
+// there counts the pods of the pool that are not on their way out.
+func (p *pool) there() (n int) {
+	for _, m := range p.members {
+		o := metav1.GetControllerOf(m.pod)
+		if pooled(m.pod) && !m.leaving && m.pod.DeletionTimestamp == nil && o != nil && p.spent[o.UID].IsZero() {
+			n++
+		}
+	}
+	return n
+}
+
 // spend notes that no pod of a sandbox is to be given any more. Those of long
 // ago are forgotten once none of their pods is there.
 func (p *pool) spend(uid types.UID, now time.Time) {

@@ -116,6 +116,16 @@ func (w *warm) lower(ctx context.Context, p *pool) (time.Duration, error) {
 		return wait, nil
 	}
 	overdue, deaf := now.Sub(p.lowerAt) > unseen, now.Sub(p.lowerAt) > 3*unseen
+	if now.After(p.lowerAt) && !deaf {
+		// What the controller says must be of after the pool grew, or it would
+		// seem to know of what is only about to be removed.
+		there := p.there()
+		w.mu.Unlock()
+		if seen, err := w.population(ctx, p); err != nil || seen < there {
+			return linger / 40, err
+		}
+		w.mu.Lock()
+	}
 	var surplus []*member
 	var pods []*corev1.Pod // as seen now: a member's is replaced by the next news of it
 	if now.After(p.lowerAt) {
