@@ -113,10 +113,11 @@ func (p *page) look(width, height int64, scheme string) {
 		emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}))
 }
 
-// until waits for a JavaScript expression to hold.
+// until waits for a JavaScript expression to hold. One that throws does not: the
+// page may be about to draw what it looks for.
 func (p *page) until(expression string) {
 	p.t.Helper()
-	p.do(chromedp.Poll(expression, nil, chromedp.WithPollingInterval(50*time.Millisecond), chromedp.WithPollingTimeout(50*time.Second)))
+	p.do(chromedp.Poll("(() => { try { return ("+expression+"); } catch { return false; } })()", nil, chromedp.WithPollingInterval(50*time.Millisecond), chromedp.WithPollingTimeout(50*time.Second)))
 }
 
 func (p *page) eval(expression string, to any) {

@@ -262,11 +262,12 @@ func (c *cluster) start(pod *corev1.Pod) {
 		p.Spec.NodeName, p.Status.Phase = nodeName, corev1.PodRunning
 	})
 	ctx, cancel := context.WithCancel(c.ctx)
+	l := &line{}
 	c.mu.Lock()
-	c.runners[pod.UID] = cancel
+	c.runners[pod.UID] = func() { l.cut(); cancel() } // the dead report nothing
 	c.mu.Unlock()
 	c.wg.Go(func() {
-		err := c.run(ctx, pod)
+		err := c.run(ctx, pod, l)
 		over := corev1.PodSucceeded
 		if err != nil {
 			over = corev1.PodFailed
@@ -277,7 +278,34 @@ func (c *cluster) start(pod *corev1.Pod) {
 	})
 }
 
-func (c *cluster) run(ctx context.Context, pod *corev1.Pod) error {
+// line is the connection of a runner.
+type line struct {
+	mu   sync.Mutex
+	dead bool
+	conn net.Conn
+}
+
+func (l *line) cut() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.dead = true
+	if l.conn != nil {
+		_ = l.conn.Close()
+	}
+}
+
+// use takes the next connection, unless the runner is dead.
+func (l *line) use(c net.Conn) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.dead {
+		return errors.Join(net.ErrClosed, c.Close())
+	}
+	l.conn = c
+	return nil
+}
+
+func (c *cluster) run(ctx context.Context, pod *corev1.Pod, l *line) error {
 	dir := filepath.Join(c.dir, string(pod.UID))
 	for _, d := range []string{"home", "workspace", "tmp"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
@@ -300,6 +328,9 @@ func (c *cluster) run(ctx context.Context, pod *corev1.Pod) error {
 			here, there, err := pair()
 			if err != nil {
 				return nil, err
+			}
+			if err := l.use(here); err != nil {
+				return nil, errors.Join(err, there.Close())
 			}
 			if err := peer.Link(there); err != nil {
 				return nil, errors.Join(err, here.Close(), there.Close())
