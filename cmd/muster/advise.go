@@ -154,7 +154,7 @@ func (o *adviseOptions) put(ctx context.Context, s *shell, cl *client.Client, it
 	if !o.yes {
 		s.printDiff(would.Diff)
 		s.printf("\n")
-		showAwaits(s, would)
+		showAwaits(s, would.Awaits, would.Warnings)
 		if sure, err := s.confirm("Put this in force?"); err != nil || !sure {
 			s.note("nothing is changed")
 			return exitStatus(exitFailed)
@@ -168,11 +168,13 @@ func (o *adviseOptions) put(ctx context.Context, s *shell, cl *client.Client, it
 	return printPatch(s, o.out, done)
 }
 
-func showAwaits(s *shell, v v1alpha1.PatchView) {
-	if len(v.Awaits) > 0 {
-		s.printf("taken over by the next start only: %s\n", terminal.Escape(strings.Join(v.Awaits, ", ")))
+// showAwaits says what of a change waits for the next start, and what is to be
+// known of it.
+func showAwaits(s *shell, awaits, warnings []string) {
+	if len(awaits) > 0 {
+		s.printf("taken over by the next start only: %s\n", terminal.Escape(strings.Join(awaits, ", ")))
 	}
-	for _, w := range v.Warnings {
+	for _, w := range warnings {
 		s.note("%s", w)
 	}
 }
@@ -184,7 +186,7 @@ func printPatch(s *shell, out *outputFlag, v v1alpha1.PatchView) error {
 	if v.DryRun {
 		s.printDiff(v.Diff)
 		s.printf("\n")
-		showAwaits(s, v)
+		showAwaits(s, v.Awaits, v.Warnings)
 		return nil
 	}
 	s.printf("in force")
@@ -195,7 +197,7 @@ func printPatch(s *shell, out *outputFlag, v v1alpha1.PatchView) error {
 	for _, k := range v.Kept {
 		s.printf("the file before is %s\n", terminal.Escape(k))
 	}
-	showAwaits(s, v)
+	showAwaits(s, v.Awaits, v.Warnings)
 	return nil
 }
 

@@ -103,12 +103,7 @@ func (s *shell) confirm(question string) (bool, error) {
 func showRollback(s *shell, v v1alpha1.RollbackView) {
 	s.printDiff(v.Diff)
 	s.printf("\n")
-	if len(v.Awaits) > 0 {
-		s.printf("taken over by the next start only: %s\n", terminal.Escape(strings.Join(v.Awaits, ", ")))
-	}
-	for _, w := range v.Warnings {
-		s.note("%s", w)
-	}
+	showAwaits(s, v.Awaits, v.Warnings)
 }
 
 func printRollback(s *shell, out *outputFlag, v v1alpha1.RollbackView) error {

@@ -79,9 +79,14 @@ type waiter struct {
 // pooled reports whether the pool owns a pod's sandbox still.
 func pooled(pod *corev1.Pod) bool { return pod.Labels[labelPooled] != "" }
 
-func (p *pool) usable(m *member) bool {
+// stays tells a pod that the pool owns and that is not on its way out.
+func (p *pool) stays(m *member) bool {
 	o := metav1.GetControllerOf(m.pod)
-	return m.holder == "" && !m.leaving && pooled(m.pod) && m.pod.DeletionTimestamp == nil && o != nil && p.spent[o.UID].IsZero() &&
+	return pooled(m.pod) && !m.leaving && m.pod.DeletionTimestamp == nil && o != nil && p.spent[o.UID].IsZero()
+}
+
+func (p *pool) usable(m *member) bool {
+	return m.holder == "" && p.stays(m) &&
 		m.pod.Status.Phase != corev1.PodSucceeded && m.pod.Status.Phase != corev1.PodFailed
 }
 
@@ -122,8 +127,7 @@ func (p *pool) free() []*member {
 // there counts the pods of the pool that are not on their way out.
 func (p *pool) there() (n int) {
 	for _, m := range p.members {
-		o := metav1.GetControllerOf(m.pod)
-		if pooled(m.pod) && !m.leaving && m.pod.DeletionTimestamp == nil && o != nil && p.spent[o.UID].IsZero() {
+		if p.stays(m) {
 			n++
 		}
 	}
