@@ -24,14 +24,14 @@ func TestTargets(t *testing.T) {
 	w := setUp(t, options{group: kubetest.GroupOptions{Min: 1, Max: 1}})
 	redis := servers.StartRedis(t)
 	w.deployment("workers")
-	atMost := func(n int) {
+	between := func(min, max int) {
 		w.apply("agents", w.fleetSpec(fmt.Sprintf(`
 mode: scale
 nodes: {}
 queue: {type: redis, redis: {addresses: ["%s"], list: {name: tasks}}}
-targets: [{apiVersion: apps/v1, kind: Deployment, name: workers, max: %d}]`, redis.Address, n)))
+targets: [{apiVersion: apps/v1, kind: Deployment, name: workers, min: %d, max: %d}]`, redis.Address, min, max)))
 	}
-	atMost(8)
+	between(0, 8)
 	p := w.plane("serve", "").start()
 	p.ready("agents")
 	tell(t, redis, "LPUSH tasks 1 2 3 4 5 6")
@@ -47,7 +47,7 @@ targets: [{apiVersion: apps/v1, kind: Deployment, name: workers, max: %d}]`, red
 		w.say(pods[i].Name, fmt.Sprint(busy[pods[i].Name]))
 	}
 	tell(t, redis, "DEL tasks") // what came keeps the plan at six for a while
-	atMost(1)
+	between(1, 1)
 	w.until(2*time.Minute, "only those at work are left", func() error {
 		now := w.running("workers")
 		kept := 0
