@@ -10,6 +10,7 @@ import (
 
 // TaskFilter selects tasks; zero fields select all.
 type TaskFilter struct {
+	IDs    []TaskID // none: all; at most 10,000
 	States []TaskState
 	Labels map[string]string
 	Pool   PoolKey

@@ -19,6 +19,7 @@ type Store interface {
 	fleet.Ledger
 	Sandboxes(ctx context.Context, goneSince time.Time) ([]fleet.Sandbox, error)
 	Task(ctx context.Context, id fleet.TaskID) (fleet.Task, error)
+	Tasks(ctx context.Context, f fleet.TaskFilter) ([]fleet.Task, error)
 }
 
 // Options are what a Service works with.

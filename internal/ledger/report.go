@@ -122,9 +122,11 @@ func (s *Service) dearest(ctx context.Context, q fleet.CostQuery) ([]fleet.CostG
 		limit = 1000
 	}
 	tasks, err := s.o.Store.DearestTasks(ctx, q.Since, q.Until, limit)
+	if err != nil {
+		return nil, err
+	}
 	groups := cost.TaskGroups(tasks)
-	s.describe(ctx, groups)
-	return groups, err
+	return groups, s.describe(ctx, groups)
 }
 
 // sum adds up the books of [from, until): whole days, and the hours beside

@@ -2,6 +2,8 @@ package ledger
 
 import (
 	"context"
+	"maps"
+	"slices"
 
 	"muster.dev/muster/internal/cost"
 	"muster.dev/muster/internal/fleet"
@@ -57,12 +59,20 @@ func (s *Service) measure(books [2]*cost.Book, k cost.Key, r *fleet.Sandbox, t *
 }
 
 // describe adds to tasks of a report what is on their records.
-func (s *Service) describe(ctx context.Context, groups []fleet.CostGroup) {
+// Of those that are not kept any more there is nothing to add.
+func (s *Service) describe(ctx context.Context, groups []fleet.CostGroup) error {
+	at := map[fleet.TaskID]int{}
 	for i := range groups {
-		t, err := s.o.Store.Task(ctx, fleet.TaskID(groups[i].Name))
-		if err != nil {
-			continue // it is not there any more, or says nothing today
-		}
-		groups[i].Model = t.Result.Model
+		at[fleet.TaskID(groups[i].Name)] = i
 	}
+	for part := range slices.Chunk(slices.Collect(maps.Keys(at)), 10_000) {
+		tasks, err := s.o.Store.Tasks(ctx, fleet.TaskFilter{IDs: part, Limit: len(part)})
+		if err != nil {
+			return err
+		}
+		for i := range tasks {
+			groups[at[tasks[i].ID]].Model = tasks[i].Result.Model
+		}
+	}
+	return nil
 }

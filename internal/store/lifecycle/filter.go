@@ -8,6 +8,9 @@ import (
 
 // MatchesTask reports whether a filter selects a task.
 func MatchesTask(f fleet.TaskFilter, t fleet.Task) bool {
+	if len(f.IDs) > 0 && !slices.Contains(f.IDs, t.ID) {
+		return false
+	}
 	if len(f.States) > 0 && !slices.Contains(f.States, t.State) {
 		return false
 	}

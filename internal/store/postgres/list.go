@@ -73,6 +73,9 @@ func (w *walk) and(condition string, args ...any) {
 
 // build adds what the filter says beyond the walk's own conditions.
 func (w *walk) build(f fleet.TaskFilter, limit int) string {
+	if len(f.IDs) > 0 {
+		w.and("t.id = ANY (?)", texts(f.IDs))
+	}
 	if f.Before != "" {
 		w.and(w.order+" < ?", string(f.Before))
 	}

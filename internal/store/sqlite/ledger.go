@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"muster.dev/muster/internal/fleet"
@@ -116,8 +115,7 @@ func (db *DB) TaskCosts(ctx context.Context, ids []fleet.TaskID) ([]fleet.TaskCo
 		for i, id := range part {
 			args[i] = id.Pack()
 		}
-		marks := strings.TrimSuffix(strings.Repeat("?,", len(part)), ",")
-		found, err := db.taskCosts(ctx, "WHERE task IN ("+marks+")", args...)
+		found, err := db.taskCosts(ctx, "WHERE task IN ("+marks(len(part))+")", args...)
 		if err != nil {
 			return nil, err
 		}

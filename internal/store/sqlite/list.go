@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"muster.dev/muster/internal/fleet"
@@ -27,7 +28,9 @@ func (db *DB) Task(ctx context.Context, id fleet.TaskID) (fleet.Task, error) {
 // newest first, and drops what the rest of the filter does not select.
 func (db *DB) Tasks(ctx context.Context, f fleet.TaskFilter) ([]fleet.Task, error) {
 	out := []fleet.Task{}
-	for _, w := range walks(f) {
+	ways := walks(f)
+	f.IDs = nil // the walks see to them
+	for _, w := range ways {
 		found, err := db.walk(ctx, w, f)
 		if err != nil {
 			return nil, db.wrap("tasks", err)
@@ -51,6 +54,18 @@ func walks(f fleet.TaskFilter) []walk {
 		before = "u" // ids begin with t
 	}
 	switch {
+	case len(f.IDs) > 0:
+		var out []walk
+		ids := slices.Clone(f.IDs)
+		slices.Sort(ids)
+		for part := range slices.Chunk(slices.Compact(ids), 500) {
+			args := []any{before}
+			for _, id := range part {
+				args = append(args, string(id))
+			}
+			out = append(out, walk{selectTask + "WHERE t.id < ? AND t.id IN (" + marks(len(part)) + ") ORDER BY t.id DESC", args})
+		}
+		return out
 	case len(f.Labels) > 0:
 		k := slices.Sorted(maps.Keys(f.Labels))[0]
 		return []walk{{"SELECT " + columns + ` FROM labels l JOIN tasks t ON t.id = l.task JOIN specs s ON s.seq = t.seq
@@ -68,6 +83,9 @@ func walks(f fleet.TaskFilter) []walk {
 	}
 	return []walk{{selectTask + "WHERE t.id < ? ORDER BY t.id DESC", []any{before}}}
 }
+
+// marks are the placeholders of n values.
+func marks(n int) string { return strings.TrimSuffix(strings.Repeat("?,", n), ",") }
 
 // slack is how much later than its id says a task may have been submitted.
 const slack = time.Hour

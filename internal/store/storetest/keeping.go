@@ -108,6 +108,11 @@ func testList(f *fixture) {
 		f.same("listed", exp, ids(got))
 	}
 	list(fleet.TaskFilter{}, 5, 4, 3, 2, 1, 0)
+	some := []fleet.TaskID{in[3].ID, in[0].ID, in[5].ID, in[3].ID, fleet.NewTaskID(time.Now())}
+	list(fleet.TaskFilter{IDs: some}, 5, 3, 0)
+	list(fleet.TaskFilter{IDs: some, Before: in[5].ID, Limit: 1}, 3)
+	list(fleet.TaskFilter{IDs: some, States: []fleet.TaskState{fleet.TaskSucceeded}}, 0)
+	list(fleet.TaskFilter{IDs: some, Labels: map[string]string{"half": "1"}}, 5, 3)
 	list(fleet.TaskFilter{Limit: 2}, 5, 4)
 	list(fleet.TaskFilter{Limit: 2, Before: in[4].ID}, 3, 2)
 	list(fleet.TaskFilter{States: []fleet.TaskState{fleet.TaskQueued}}, 5, 4, 3, 1)
