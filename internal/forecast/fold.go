@@ -27,7 +27,33 @@ type Fold struct {
 	hots  []int64
 	above []int64
 	low   float64
+
+	seen sight // what was asked last
 }
+
+// sight is what a fold says of one span of bins, kept while no share changes:
+// it is asked several times for the same one.
+type sight struct {
+	first, last int64
+	horizon     time.Duration
+	due         float64
+	next        time.Time
+	hasDue      bool
+	hasNext     bool
+}
+
+// look is the sight of now; what it has is still so.
+func (f *Fold) look(now time.Time, horizon time.Duration) *sight {
+	nanos := now.UnixNano()
+	first, last := binOf(nanos), binOf(nanos+int64(horizon))
+	if v := &f.seen; v.first != first || v.last != last || v.horizon != horizon {
+		*v = sight{first: first, last: last, horizon: horizon}
+	}
+	return &f.seen
+}
+
+// forget lets go of what was said.
+func (f *Fold) forget() { f.seen.hasDue, f.seen.hasNext = false, false }
 
 // bin is the number of a time's bin since the epoch.
 func (f *Fold) bin(t time.Time) int64 { return binOf(t.UnixNano()) }
@@ -44,6 +70,9 @@ func (f *Fold) Observe(now time.Time, n int64) {
 	if b < f.Bin || b-f.Bin > 20*k { // the clock went back, or a day has passed
 		f.Bin, f.Count = b, 0
 	}
+	if f.Bin < b || n != 0 {
+		f.forget()
+	}
 	if f.Bin < b {
 		i := f.Bin % k
 		for ; f.Bin < b; f.Bin++ {
@@ -57,12 +86,16 @@ func (f *Fold) Observe(now time.Time, n int64) {
 }
 
 func (f *Fold) close(i int64) {
-	if f.Count == 0 && f.Share[i] == 0 {
+	old, hit := f.Share[i], 0.0
+	if f.Count == 0 && !hot(old) { // nothing to do with the lists
+		if old != 0 {
+			f.Share[i] = fading(old - f.Alpha*old)
+			f.Sum += f.Share[i] - old
+		}
 		return
 	}
 	before := f.hot(i)
 	hots := f.list() // before it changes
-	old, hit := f.Share[i], 0.0
 	if f.Count > 0 {
 		hit = 1
 		if f.Size[i] == 0 {
@@ -70,10 +103,7 @@ func (f *Fold) close(i int64) {
 		}
 		f.Size[i] += f.Alpha * (float64(f.Count) - f.Size[i])
 	}
-	f.Share[i] += f.Alpha * (hit - old)
-	if f.Share[i] < 1e-6 {
-		f.Share[i] = 0
-	}
+	f.Share[i] = fading(old + f.Alpha*(hit-old))
 	f.Sum += f.Share[i] - old
 	f.Count = 0
 	f.lift(i, old)
@@ -87,6 +117,14 @@ func (f *Fold) close(i int64) {
 			f.hots = slices.Delete(hots, at, at+1)
 		}
 	}
+}
+
+// fading is a share, or nothing where it is next to nothing.
+func fading(share float64) float64 {
+	if share < 1e-6 {
+		return 0
+	}
+	return share
 }
 
 // usual is the share of an average phase.
@@ -104,10 +142,19 @@ func (f *Fold) Due(now time.Time, horizon time.Duration) float64 {
 	if f.Hot == 0 {
 		return 0
 	}
-	k, first, list := int64(len(f.Share)), f.bin(now), f.candidates()
+	v := f.look(now, horizon)
+	if !v.hasDue {
+		v.hasDue, v.due = true, f.dueIn(v.first, v.last)
+	}
+	return v.due
+}
+
+// dueIn is Due for the bins from the first to the last one.
+func (f *Fold) dueIn(first, last int64) float64 {
+	k, list := int64(len(f.Share)), f.candidates()
 	usual, due := f.usual(), 0.0
 	bar := f.bar()
-	a, span := first%k, binOf(now.UnixNano()+int64(horizon))-first
+	a, span := first%k, last-first
 	at, _ := slices.BinarySearch(list, a)
 	for turn := int64(0); len(list) > 0; at++ {
 		if at == len(list) { // the next cycle
@@ -204,9 +251,16 @@ func (f *Fold) Next(now time.Time, horizon time.Duration) time.Time {
 	if f.Hot == 0 {
 		return time.Time{}
 	}
+	v := f.look(now, horizon)
+	if !v.hasNext {
+		v.hasNext, v.next = true, f.nextIn(v.first, v.last, horizon)
+	}
+	return v.next
+}
+
+// nextIn is Next where the bins from the first to the last one are in sight.
+func (f *Fold) nextIn(first, last int64, horizon time.Duration) time.Time {
 	k := int64(len(f.Share))
-	nanos := now.UnixNano()
-	first, last := binOf(nanos), binOf(nanos+int64(horizon))
 	// In how many bins a phase is left behind, and comes into sight.
 	left := f.ahead(first % k)
 	if left < 0 {
