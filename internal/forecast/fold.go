@@ -75,10 +75,15 @@ func (f *Fold) Observe(now time.Time, n int64) {
 	}
 	if f.Bin < b {
 		i := f.Bin % k
-		for ; f.Bin < b; f.Bin++ {
-			f.close(i)
+		f.close(i)
+		for f.Bin++; f.Bin < b; f.Bin++ {
 			if i++; i == k {
 				i = 0
+			}
+			if old := f.Share[i]; hot(old) {
+				f.close(i)
+			} else if old != 0 {
+				f.fade(i)
 			}
 		}
 	}
@@ -87,11 +92,8 @@ func (f *Fold) Observe(now time.Time, n int64) {
 
 func (f *Fold) close(i int64) {
 	old, hit := f.Share[i], 0.0
-	if f.Count == 0 && !hot(old) { // nothing to do with the lists
-		if old != 0 {
-			f.Share[i] = fading(old - f.Alpha*old)
-			f.Sum += f.Share[i] - old
-		}
+	if f.Count == 0 && !hot(old) {
+		f.fade(i)
 		return
 	}
 	before := f.hot(i)
@@ -117,6 +119,13 @@ func (f *Fold) close(i int64) {
 			f.hots = slices.Delete(hots, at, at+1)
 		}
 	}
+}
+
+// fade closes a phase that is not hot and had no arrival, which no list has.
+func (f *Fold) fade(i int64) {
+	old := f.Share[i]
+	f.Share[i] = fading(old - f.Alpha*old)
+	f.Sum += f.Share[i] - old
 }
 
 // fading is a share, or nothing where it is next to nothing.

@@ -68,8 +68,10 @@ func (d *decision) nodes() {
 	d.want(&l)
 	d.bound(&l, t)
 	t.Desired = l.ready + l.booting + l.add
-	t.Reason.Numbers = d.nodeNumbers(&l, t.Desired)
-	if l.wanted > 0 { // a bound that withholds nodes does not withhold the warning
+	if !d.terse || t.Reason.Cause == CauseBudget { // which tells when it begins anew
+		t.Reason.Numbers = d.nodeNumbers(&l, t.Desired)
+	}
+	if l.wanted > 0 && !d.terse { // a bound that withholds nodes does not withhold the warning
 		t.Reason.Breach = d.projectNodes(&l)
 	}
 	if l.add > 0 {

@@ -71,9 +71,10 @@ func (v *outlook) residual(now int64, w *World, i int32) time.Duration {
 		v.last = append(v.last, expected{})
 	}
 	r := &v.last[i]
-	if !n.touched && now < r.until {
+	if !n.ran && now < r.until {
 		return r.left
 	}
+	n.ran = false
 	for len(v.boxes) < len(w.boxes) {
 		v.boxes = append(v.boxes, expected{})
 	}
@@ -96,27 +97,12 @@ func (v *outlook) residual(now int64, w *World, i int32) time.Duration {
 func (m *planner) observeNodes(now int64, w *World) {
 	if w.membership {
 		w.membership = false
-		m.order, m.o.Nodes = m.order[:0], m.o.Nodes[:0]
-		for len(m.place) < len(w.nodes) {
-			m.place = append(m.place, -1)
-		}
-		for i := range w.nodes {
-			if w.nodes[i].state != nodeGone {
-				m.place[i] = int32(len(m.order))
-				m.order = append(m.order, int32(i))
-				m.o.Nodes = append(m.o.Nodes, plan.Node{ID: m.nodeID(int32(i)), Slots: m.slots})
-				m.observeNode(now, w, int32(i))
-			}
-		}
+		m.listNodes(now, w)
 	}
 	if now-m.outlook.lookedAt >= residualsEvery {
 		m.outlook.lookedAt = now
-		for _, i := range m.order {
-			o := &m.o.Nodes[m.place[i]]
-			if left := m.outlook.residual(now, w, i); left != o.Residual {
-				o.Residual = left
-				w.nodes[i].prefer = plan.Prefer(o)
-			}
+		for at, i := range m.order {
+			m.expectEnd(now, w, i, &m.o.Nodes[at])
 		}
 	}
 	for _, i := range w.changed {
@@ -126,6 +112,40 @@ func (m *planner) observeNodes(now int64, w *World) {
 		w.nodes[i].touched = false
 	}
 	w.changed = w.changed[:0]
+}
+
+// listNodes lists the nodes anew.
+func (m *planner) listNodes(now int64, w *World) {
+	for len(m.place) < len(w.nodes) {
+		m.place = append(m.place, -1)
+	}
+	before := m.o.Nodes
+	m.order, m.o.Nodes, m.before = m.order[:0], m.before[:0], before
+	for k := range w.nodes {
+		n, i, at := &w.nodes[k], int32(k), m.place[k]
+		if n.state == nodeGone {
+			m.place[k] = -1
+			continue
+		}
+		m.place[k] = int32(len(m.order))
+		m.order = append(m.order, i)
+		if at >= 0 && !n.touched && !n.ran {
+			m.o.Nodes = append(m.o.Nodes, before[at])
+			m.expectEnd(now, w, i, &m.o.Nodes[m.place[k]])
+			continue
+		}
+		m.o.Nodes = append(m.o.Nodes, plan.Node{ID: m.nodeID(i), Slots: m.slots})
+		m.observeNode(now, w, i)
+	}
+}
+
+// expectEnd brings up to date how long the tasks of a node are expected to go
+// on.
+func (m *planner) expectEnd(now int64, w *World, i int32, o *plan.Node) {
+	if left := m.outlook.residual(now, w, i); left != o.Residual {
+		o.Residual = left
+		w.nodes[i].prefer = plan.Prefer(o)
+	}
 }
 
 var nodeStates = [...]fleet.NodeState{fleet.NodeGone, fleet.NodeBooting, fleet.NodeReady, fleet.NodeCordoned}

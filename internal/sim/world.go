@@ -38,6 +38,7 @@ type task struct {
 type node struct {
 	state         nodeState
 	touched       bool // changed since the last look; see World.changed
+	ran           bool // which of its sandboxes run has changed since the last look
 	gen           uint32
 	used, running int32
 	starting      int32
@@ -228,7 +229,7 @@ func (w *World) newNode() int32 {
 		w.nodes = append(w.nodes, node{})
 		w.carried = append(w.carried, make([]int32, w.m.Slots)...)
 	}
-	w.nodes[i] = node{gen: w.nodes[i].gen + 1, touched: w.nodes[i].touched, empty: w.now}
+	w.nodes[i] = node{gen: w.nodes[i].gen + 1, touched: w.nodes[i].touched, ran: true, empty: w.now}
 	w.alive++
 	w.membership = true
 	return i
