@@ -30,7 +30,8 @@ func (r *Ranks) Outlook(now time.Time, lead time.Duration, into *Outlook) {
 	}
 	m := &r.Past[len(r.Past)-1]
 	a := r.ask(now, lead)
-	into.Mean, into.Recent, into.Due = r.Rate*lead.Seconds(), a.recent, a.due
+	ahead := lead.Seconds()
+	into.Mean, into.Recent, into.Due = r.Rate*ahead, a.recent, a.due
 	fine, coarse := r.known(0, m.Fine), r.known(1, m.Coarse)
 	wide := priorTime
 	if coarse != nil {
@@ -70,6 +71,7 @@ func rates(out []float32, fine, coarse *RankHist, f, c float64) []float32 {
 // announces something.
 func (r *Ranks) next(now time.Time, lead time.Duration, m *Moment) time.Time {
 	var at time.Time
+	ahead := lead.Seconds()
 	soon := func(t time.Time) {
 		if t.After(now) && (at.IsZero() || t.Before(at)) {
 			at = t
@@ -91,15 +93,15 @@ func (r *Ranks) next(now time.Time, lead time.Duration, m *Moment) time.Time {
 			return
 		}
 		// ln(x) is more than 2(x-1)/(x+1): mostly that is late enough to tell.
-		if x := mean / edge; at.IsZero() || tau*2*(x-1)/(x+1)*1e9 < float64(at.Sub(now)) {
+		if x := mean / edge; at.IsZero() || tau*2*(x-1)/(x+1)*1e9 < float64(between(now, at)) {
 			soon(now.Add(time.Duration(tau*math.Log(x)*1e9) + time.Millisecond))
 		}
 	}
 	if b := rateBucket(m.Mean); b > 0 {
-		falls(r.Rate*lead.Seconds(), math.Ldexp(1, b-4), rateTau)
+		falls(r.Rate*ahead, math.Ldexp(1, b-4), rateTau)
 	}
-	if b := r.quietBucket(m.Mean, lead); b > 1 {
-		falls(r.Hour*lead.Seconds(), quietEdge(b), hourTau)
+	if b := r.quietBucket(m.Mean, ahead); b > 1 {
+		falls(r.Hour*ahead, quietEdge(b), hourTau)
 	}
 	return at
 }
@@ -116,9 +118,16 @@ func (o *Outlook) Rate(free, n int) float64 {
 		i--
 	}
 	for lo := lowRank(i); i <= len(o.Rates) && lo < y; i++ {
-		hi := lowRank(i + 1)
-		if v := o.Rates[i-1]; v > 0 {
-			s += float64(v) * max(0, min(hi, y)-max(lo, x)) / (hi - lo)
+		hi := lo + 1
+		if i > singleBins {
+			hi = lowRank(i + 1)
+		}
+		switch v := float64(o.Rates[i-1]); {
+		case v <= 0:
+		case i <= singleBins && lo >= x && hi <= y: // all of one rank
+			s += v
+		default:
+			s += v * max(0, min(hi, y)-max(lo, x)) / (hi - lo)
 		}
 		lo = hi
 	}

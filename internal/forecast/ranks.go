@@ -143,7 +143,7 @@ func (r *Ranks) Observe(now time.Time, arrived, finished int64, lead time.Durati
 		r.note(now, lead)
 		return
 	}
-	dt := now.Sub(r.At).Seconds()
+	dt := between(r.At, now).Seconds()
 	n := arrived - r.Arrived
 	if n < 0 || finished < r.Finished || dt < 0 {
 		r.At, r.Arrived, r.Finished = now, arrived, finished
@@ -275,17 +275,21 @@ func (r *Ranks) ask(now time.Time, lead time.Duration) *asked {
 
 // note keeps how things stand, at most one moment for each step.
 func (r *Ranks) note(now time.Time, lead time.Duration) {
-	step := min(time.Second, lead/32)
-	m := Moment{At: now, Arrived: r.Arrived, Finished: r.Finished, Mean: r.Rate * lead.Seconds()}
+	step, ahead := min(time.Second, lead/32), lead.Seconds()
+	m := Moment{At: now, Arrived: r.Arrived, Finished: r.Finished, Mean: r.Rate * ahead}
 	a := r.ask(now, lead)
 	m.Coarse = countBucket(int(a.due+0.5))*16 + countBucket(a.recent)
-	m.Fine = (m.Coarse+1)*256 + rateBucket(m.Mean)*16 + r.quietBucket(m.Mean, lead)
-	if k := len(r.Past); k > r.head+1 && now.Sub(r.Past[k-1].At) < step && r.Past[k-1].At.Sub(r.Past[k-2].At) < step {
+	m.Fine = (m.Coarse+1)*256 + rateBucket(m.Mean)*16 + r.quietBucket(m.Mean, ahead)
+	if k := len(r.Past); k > r.head+1 && between(r.Past[k-1].At, now) < step && between(r.Past[k-2].At, r.Past[k-1].At) < step {
 		r.Past[k-1] = m
 		return
 	}
 	r.Past = append(r.Past, m)
 }
+
+// between is how long it is from one time to another of the wall clock, both
+// of this age: Time.Sub also cares for others, and takes several times as long.
+func between(from, to time.Time) time.Duration { return time.Duration(to.UnixNano() - from.UnixNano()) }
 
 // unannounced is how many of n arrivals the clock did not announce: what keeps
 // to the clock says nothing of when the rest comes.
@@ -301,16 +305,16 @@ func (r *Ranks) unannounced(now time.Time, n int64) float64 {
 }
 
 // quietBucket tells quiet times apart by the rate of the last hour, in steps of
-// four. Where less than one arrival is expected in a lead time, the recent rate
+// four; lead is in seconds. Where less than one arrival is expected in a lead time, the recent rate
 // has hardly a task to go by, and calls a lull of a busy hour and a dead night
 // the same. What was watched for less than an hour is not told apart: else the
 // first burst would teach that bursts come where nothing has come for long.
-func (r *Ranks) quietBucket(mean float64, lead time.Duration) int {
-	x := r.Hour * lead.Seconds()
-	switch {
-	case mean >= quietBelow || r.At.Sub(r.Since).Seconds() < hourTau:
+func (r *Ranks) quietBucket(mean, lead float64) int {
+	if mean >= quietBelow || between(r.Since, r.At) < hourTau*time.Second {
 		return 0 // not a quiet time, or not known to be one
-	case x < quietEdge(2):
+	}
+	x := r.Hour * lead
+	if x < quietEdge(2) {
 		return 1
 	}
 	return min(7, (int(math.Float64bits(x)>>52)-1023+10)/2+2)

@@ -70,26 +70,36 @@ func (v *outlook) residual(now int64, w *World, i int32) time.Duration {
 	for len(v.last) < len(w.nodes) {
 		v.last = append(v.last, expected{})
 	}
-	r := &v.last[i]
-	if !n.ran && now < r.until {
-		return r.left
-	}
-	n.ran = false
 	for len(v.boxes) < len(w.boxes) {
 		v.boxes = append(v.boxes, expected{})
 	}
-	*r = expected{until: Never}
-	for _, k := range w.carried[int(i)*w.m.Slots:][:n.used] {
-		if b := &w.boxes[k]; b.state == boxRunning {
-			x := &v.boxes[k]
-			if x.since != b.since || now >= x.until {
-				left, until := v.lives.Expect(time.Duration(now-b.since) * time.Millisecond)
-				*x = expected{since: b.since, until: b.since + int64(until/time.Millisecond), left: left}
+	r, ran := &v.last[i], n.ran
+	n.ran = noneRan
+	switch {
+	case ran == manyRan || now >= r.until:
+		*r = expected{until: Never}
+		for _, k := range w.carried[int(i)*w.m.Slots:][:n.used] {
+			if w.boxes[k].state == boxRunning {
+				v.take(now, w, k, n, r)
 			}
-			r.left, r.until = max(r.left, x.left), min(r.until, x.until)
 		}
+	case ran == oneBegan:
+		v.take(now, w, n.began, n, r)
 	}
 	return r.left
+}
+
+// take takes the task of one sandbox into what is expected of its node.
+func (v *outlook) take(now int64, w *World, k int32, n *node, r *expected) {
+	b, x := &w.boxes[k], &v.boxes[k]
+	if x.since != b.since || now >= x.until {
+		left, until := v.lives.Expect(time.Duration(now-b.since) * time.Millisecond)
+		*x = expected{since: b.since, until: b.since + int64(until/time.Millisecond), left: left}
+	}
+	if x.left > r.left || r.until == Never {
+		n.longest = k
+	}
+	r.left, r.until = max(r.left, x.left), min(r.until, x.until)
 }
 
 // observeNodes lists the nodes anew when one came or went, and otherwise
@@ -129,7 +139,7 @@ func (m *planner) listNodes(now int64, w *World) {
 		}
 		m.place[k] = int32(len(m.order))
 		m.order = append(m.order, i)
-		if at >= 0 && !n.touched && !n.ran {
+		if at >= 0 && !n.touched && n.ran == noneRan {
 			m.o.Nodes = append(m.o.Nodes, before[at])
 			m.expectEnd(now, w, i, &m.o.Nodes[m.place[k]])
 			continue
