@@ -74,26 +74,39 @@ func (f *Fold) Observe(now time.Time, n int64) {
 		f.forget()
 	}
 	if f.Bin < b {
-		i := f.Bin % k
-		f.close(i)
-		for f.Bin++; f.Bin < b; f.Bin++ {
-			if i++; i == k {
-				i = 0
-			}
-			if old := f.Share[i]; hot(old) {
-				f.close(i)
-			} else if old != 0 {
-				f.fade(i)
-			}
-		}
+		f.close(f.Bin % k)
+		f.pass(f.Bin+1, b)
+		f.Bin = b
 	}
 	f.Count += n
+}
+
+// pass closes the bins from one to before another, in which nothing arrived.
+func (f *Fold) pass(from, to int64) {
+	sum := f.Sum
+	for i := int(from % int64(len(f.Share))); from < to; from++ {
+		switch old := f.Share[i]; {
+		case hot(old):
+			f.Sum = sum
+			f.close(int64(i))
+			sum = f.Sum
+		case old != 0:
+			now := f.fade(old)
+			f.Share[i] = now
+			sum += now - old
+		}
+		if i++; i == len(f.Share) {
+			i = 0
+		}
+	}
+	f.Sum = sum
 }
 
 func (f *Fold) close(i int64) {
 	old, hit := f.Share[i], 0.0
 	if f.Count == 0 && !hot(old) {
-		f.fade(i)
+		f.Share[i] = f.fade(old)
+		f.Sum += f.Share[i] - old
 		return
 	}
 	before := f.hot(i)
@@ -121,12 +134,8 @@ func (f *Fold) close(i int64) {
 	}
 }
 
-// fade closes a phase that is not hot and had no arrival, which no list has.
-func (f *Fold) fade(i int64) {
-	old := f.Share[i]
-	f.Share[i] = fading(old - f.Alpha*old)
-	f.Sum += f.Share[i] - old
-}
+// fade is what becomes of a share in a cycle without an arrival.
+func (f *Fold) fade(share float64) float64 { return fading(share - f.Alpha*share) }
 
 // fading is a share, or nothing where it is next to nothing.
 func fading(share float64) float64 {
@@ -271,11 +280,12 @@ func (f *Fold) Next(now time.Time, horizon time.Duration) time.Time {
 func (f *Fold) nextIn(first, last int64, horizon time.Duration) time.Time {
 	k := int64(len(f.Share))
 	// In how many bins a phase is left behind, and comes into sight.
-	left := f.ahead(first % k)
+	list, bar := f.candidates(), f.bar()
+	left := f.ahead(first%k, list, bar)
 	if left < 0 {
 		return time.Time{}
 	}
-	seen := f.ahead((last + 1) % k)
+	seen := f.ahead((last+1)%k, list, bar)
 	d := min(left, seen)
 	t := (last+1+d)*int64(foldWidth) - int64(horizon)
 	if left == d {
@@ -286,10 +296,9 @@ func (f *Fold) nextIn(first, last int64, horizon time.Duration) time.Time {
 	return time.Unix(0, t).UTC()
 }
 
-// ahead is how far it is from a phase to the next one that Due counts; -1 when
-// there is none.
-func (f *Fold) ahead(from int64) int64 {
-	list, bar := f.candidates(), f.bar()
+// ahead is how far it is from a phase to the next one of the list above the bar;
+// -1 when there is none.
+func (f *Fold) ahead(from int64, list []int64, bar float64) int64 {
 	first, _ := slices.BinarySearch(list, from)
 	for at := first; at < len(list); at++ {
 		if f.Share[list[at]] > bar {

@@ -177,6 +177,9 @@ func (d *decision) fitsNew(z Size) bool {
 // weight is how many slots of a new node a sandbox of a size takes.
 func (d *decision) weight(z Size) int {
 	c, slots := d.p.Nodes.Size, float64(max(1, d.p.Nodes.Slots))
+	if c == (Size{}) {
+		return 1
+	}
 	k := 1.0
 	for _, r := range [3][2]int64{{z.MilliCPU, c.MilliCPU}, {z.MemoryBytes, c.MemoryBytes}, {z.DiskBytes, c.DiskBytes}} {
 		if r[1] > 0 {

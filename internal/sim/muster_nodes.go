@@ -112,7 +112,9 @@ func (m *planner) observeNodes(now int64, w *World) {
 	if now-m.outlook.lookedAt >= residualsEvery {
 		m.outlook.lookedAt = now
 		for at, i := range m.order {
-			m.expectEnd(now, w, i, &m.o.Nodes[at])
+			if w.nodes[i].ran != noneRan || now >= m.outlook.last[i].until {
+				m.expectEnd(now, w, i, &m.o.Nodes[at])
+			}
 		}
 	}
 	for _, i := range w.changed {
