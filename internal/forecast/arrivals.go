@@ -49,7 +49,7 @@ func (a *Arrivals) Observe(now time.Time, counter int64, window time.Duration) {
 		return
 	}
 	n := counter - a.Seen
-	dt := now.Sub(a.At)
+	dt := between(a.At, now)
 	a.At, a.Seen = now, counter
 	if dt > 0 {
 		s := dt.Seconds()
@@ -97,7 +97,7 @@ func decay(rate, n, dt, tau float64) float64 {
 
 // roll closes the windows that ended before now.
 func (a *Arrivals) roll(now time.Time, window time.Duration) {
-	since := now.Sub(a.Window)
+	since := between(a.Window, now)
 	if since < 0 { // the clock went back
 		a.Window = now
 		return

@@ -52,9 +52,6 @@ func (f *Fold) look(now time.Time, horizon time.Duration) *sight {
 	return &f.seen
 }
 
-// forget lets go of what was said.
-func (f *Fold) forget() { f.seen.hasDue, f.seen.hasNext = false, false }
-
 // bin is the number of a time's bin since the epoch.
 func (f *Fold) bin(t time.Time) int64 { return binOf(t.UnixNano()) }
 
@@ -67,13 +64,13 @@ func (f *Fold) Observe(now time.Time, n int64) {
 		f.Known, f.Bin = true, b
 		f.Share, f.Size = make([]float64, k), make([]float64, k)
 	}
+	before := f.Bin
 	if b < f.Bin || b-f.Bin > 20*k { // the clock went back, or a day has passed
 		f.Bin, f.Count = b, 0
 	}
-	if f.Bin < b || n != 0 {
-		f.forget()
-	}
+	f.seen.hasDue = f.seen.hasDue && n == 0 && b >= before // what is here already is not due
 	if f.Bin < b {
+		f.seen.hasDue, f.seen.hasNext = false, false
 		f.close(f.Bin % k)
 		f.pass(f.Bin+1, b)
 		f.Bin = b
