@@ -255,6 +255,9 @@ func (d *decision) bound(l *layer, t *NodeTarget) {
 	s := &d.next.Nodes
 	s.Breaker.update(d.now, "", d.o.NodesStarted, d.o.NodesFailed, &d.p.Breaker)
 	t.Reason.Cause = CauseNodes
+	if l.add == 0 && l.denied == 0 { // nothing to hold back
+		return
+	}
 	hold := func(n int, c Cause, b Bound, limit int) {
 		if n < l.add {
 			l.add = max(0, n)
