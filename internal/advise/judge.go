@@ -33,8 +33,9 @@ type lever struct {
 // candidate is one value of a lever.
 type candidate struct {
 	title, why, note string
-	spec             tree      // the patch, below spec
-	kind             *nodeKind // of the nodes it is for; nil: as they are
+	spec             tree          // the patch, below spec
+	kind             *nodeKind     // of the nodes it is for; nil: as they are
+	lasts            time.Duration // until a node is lost, in the mean; 0: for ever
 }
 
 // nodeKind is another kind of node.
@@ -128,7 +129,7 @@ func (a *advisor) judge(ctx context.Context, l lever) error {
 // names are levers in words.
 var names = map[string]string{
 	fleet.AdviceMemory: "memory limits", fleet.AdviceMinimum: "the standing minimum of sandboxes", fleet.AdviceNodesMin: "the standing minimum of nodes",
-	fleet.AdviceFloor: "floors", fleet.AdviceHold: "hold times", fleet.AdviceNodeSize: "the size of nodes",
+	fleet.AdviceFloor: "floors", fleet.AdviceHold: "hold times", fleet.AdviceNodeSize: "the size of nodes", fleet.AdviceSpot: "spot nodes",
 }
 
 // reason says why none of some candidates is advised.
