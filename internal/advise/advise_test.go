@@ -284,7 +284,7 @@ func TestSpot(t *testing.T) {
 	if a := with("{pool: agents}", "0.13"); of(a, fleet.AdviceSpot) != nil || !withheld(a, fleet.AdviceSpot, "nodeSelector to say") {
 		t.Errorf("%+v", a.Withheld)
 	}
-	if a := with("{eks.amazonaws.com/nodegroup: agents}", "0.399"); of(a, fleet.AdviceSpot) != nil || !withheld(a, fleet.AdviceSpot, "tried, and it is none that saves 1 %") {
+	if a := with("{eks.amazonaws.com/nodegroup: agents}", "0.399"); of(a, fleet.AdviceSpot) != nil || !withheld(a, fleet.AdviceSpot, "it is none that saves 1 %") {
 		t.Errorf("%+v", a.Withheld)
 	}
 }

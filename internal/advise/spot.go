@@ -75,8 +75,8 @@ func (a *advisor) spot(ctx context.Context) error {
 		a.withhold(fleet.AdviceSpot, "%s; there was no time left to try them: ask about a shorter time", price)
 	case err != nil:
 		return err
-	case t == nil:
-		a.withhold(fleet.AdviceSpot, "%s; tried, and %s even if each is taken back but once in 30 days", price, a.reason(1))
+	case life == 0:
+		a.withhold(fleet.AdviceSpot, "%s; %s even if each is taken back but once in %s: it is none that saves 1 %% without letting more tasks be late", price, a.spotEffect(t), inWords(reclaims[len(reclaims)-1]))
 	case life > spotLife:
 		a.withhold(fleet.AdviceSpot, "%s; %s while each is taken back no more often than once in %s: more often than that is not ruled out here, as it was not measured", price, a.spotEffect(t), inWords(life))
 	case !known:
@@ -114,19 +114,18 @@ func (a *advisor) adviseSpot(ctx context.Context, t *tried, life time.Duration, 
 }
 
 // lasts is how soon nodes may be taken back for a candidate to be good, and how
-// it does then; nil: it is not good in any case.
-func (a *advisor) lasts(ctx context.Context, c candidate) (*tried, time.Duration, error) {
+// it does then; 0 and how it does in the best case where it is not good in any.
+func (a *advisor) lasts(ctx context.Context, c candidate) (t *tried, life time.Duration, err error) {
 	for _, life := range reclaims {
 		c.lasts = life
-		t, err := a.try(ctx, c)
-		if err != nil {
+		if t, err = a.try(ctx, c); err != nil {
 			return nil, 0, err
 		}
 		if money.good(&a.present, &t.after) {
 			return t, life, nil
 		}
 	}
-	return nil, 0, nil
+	return t, 0, nil
 }
 
 func (a *advisor) spotEffect(t *tried) string {
