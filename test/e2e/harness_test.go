@@ -180,7 +180,7 @@ func (m *machine) stop() {
 	select {
 	case <-exited:
 	case <-time.After(2 * time.Minute):
-		m.t.Errorf("muster up did not stop within 30 s of SIGINT")
+		m.t.Errorf("muster up did not stop within 2 minutes of SIGINT")
 		_ = cmd.Process.Kill()
 		<-exited
 	}

@@ -120,7 +120,7 @@ func (p *plane) stop() {
 	select {
 	case <-p.done:
 	case <-time.After(2 * time.Minute):
-		p.t.Error("muster serve did not stop within 30 s")
+		p.t.Error("muster serve did not stop within 2 minutes")
 		_ = p.cmd.Process.Kill()
 		<-p.done
 	}
