@@ -111,4 +111,13 @@ func BenchmarkYear(b *testing.B) {
 			b.ReportMetric(float64(st.Size())/1e6, "MB")
 		})
 	}
+	for _, days := range []int{90, 365} {
+		b.Run(fmt.Sprintf("past/%d", days), func(b *testing.B) {
+			for b.Loop() {
+				if _, err := s.Past(b.Context(), fleet.PastQuery{Since: end.AddDate(0, 0, -days)}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }
