@@ -55,7 +55,7 @@ func (s *Server) view(ctx context.Context, _ *struct{}) (*body[v1alpha1.FleetVie
 	if err != nil {
 		return nil, err
 	}
-	out := v1alpha1.NewFleetView(v)
+	out := v1alpha1.NewFleetView(v, s.Fleet())
 	out.Budgets = s.budgets()
 	return reply(out), nil
 }
