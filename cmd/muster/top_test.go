@@ -23,7 +23,7 @@ func topFleet() *topSeen {
 	v := &topSeen{Fleet: v1alpha1.FleetView{
 		Name: "agents", At: topNow, Started: topNow.Add(-time.Hour), Sentence: "default: 3 tasks wait; want 14 (bound: capacity.sandboxes.max = 12)",
 		Backlog: 3, OldestAgeSeconds: 2.5, Consumers: 12, ConsumersBusy: 10, InFlight: 10, NodeHourUSD: 0.4,
-		Start: v1alpha1.StartView{P50Seconds: .003, P99Seconds: .04, ObjectiveSeconds: 5},
+		Start:    v1alpha1.StartView{P50Seconds: .003, P99Seconds: .04, ObjectiveSeconds: 5},
 		Reaction: v1alpha1.FleetReaction{WithinSeconds: 60, ScaleOut: fleet.ScaleOut{Samples: 7, P50Seconds: 1.2, P95Seconds: 48, MaxSeconds: 52.5}},
 		Pools: []v1alpha1.PoolView{{Pool: "default", Template: "default", Ready: 2, Running: 10},
 			{Pool: "broken", Template: "broken", Breaker: v1alpha1.BreakerView{Open: true, Failures: 3, Reason: "exit 3"}}},

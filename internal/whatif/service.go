@@ -114,6 +114,10 @@ func (s *Service) WhatIf(ctx context.Context, q fleet.WhatIfQuery) (fleet.WhatIf
 	if err != nil {
 		return out, err
 	}
+	// Who may only look may ask, and must not have files of the server opened.
+	if changed != nil && changed.Spec.Cost.PriceFile != "" && changed.Spec.Cost.PriceFile != s.o.Fleet().Spec.Cost.PriceFile {
+		return out, &fleet.FieldError{Field: "spec.cost.priceFile", Wrong: "another file is not opened to simulate", Right: "the prices themselves, in spec.cost.prices"}
+	}
 	ctx, end, err := s.Begin(ctx)
 	if err != nil {
 		return out, err

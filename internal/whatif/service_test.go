@@ -92,6 +92,7 @@ func TestWhatIfRefuses(t *testing.T) {
 		"spec.capacity.sandboxes.min":      {Patch: []byte(`{"spec":{"capacity":{"sandboxes":{"min":-1}}}}`)},
 		"spec.templates[0].resources.cpus": {Patch: []byte(`{"spec":{"templates":[{"name":"default","resources":{"cpus":"none"}}]}}`)},
 		"spec.nodes.size":                  {Patch: []byte(`{"spec":{"nodes":{"size":3}}}`)},
+		"spec.cost.priceFile":              {Patch: []byte(`{"spec":{"cost":{"priceFile":"/etc/passwd"}}}`)},
 		"policies[0]":                      {Policies: []string{"magic"}},
 		"policies[1]":                      {Policies: []string{"keda", "keda"}},
 		"policies":                         {Policies: strings.Split("keda,hpa,kpa,fixed,fixed-p99,reactive,schedule,clairvoyant,keda,hpa", ",")},

@@ -62,7 +62,7 @@ func TestTimelineOfMonths(t *testing.T) {
 		p.clean(x.name)
 	}
 	p.choose("1 y")
-	p.until(pieces + ` === 2`) // the third week
+	p.until(pieces + ` === 2`)                                                        // the third week
 	p.until(`document.querySelectorAll(".lanes svg:first-of-type .hole").length > 1`) // and before the ledger began
 	p.says("on record since")
 
