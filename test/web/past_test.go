@@ -88,3 +88,29 @@ func TestTimelineOfMonths(t *testing.T) {
 	p.until(`document.querySelector(".chip[aria-pressed=true]").textContent === "15 min" && !document.body.innerText.includes("from the ledger")`)
 	p.clean("months")
 }
+
+// TestSortingTasksSaysOfHowMany: the page has the newest tasks only, and a sort
+// by another column says so until all are there.
+func TestSortingTasksSaysOfHowMany(t *testing.T) {
+	p := newPage(t)
+	at := crowd(t, 700) // 350 tasks
+	p.do(chromedp.Navigate(at))
+	p.until(`location.hash === "#/fleet"`)
+	p.look(1440, 900, "light")
+	p.eval(`location.hash = "#/tasks"`, nil)
+	p.until(`document.querySelectorAll(".page-tasks .rows .tr").length > 10`)
+	var said bool
+	p.eval(`document.querySelector(".sorted-of") !== null`, &said)
+	if said {
+		t.Error("the newest first is the order of all of them")
+	}
+	p.do(chromedp.Click(`.th .c-waited button`, chromedp.ByQuery))
+	p.says("Sorted among the newest 200; there are more")
+	p.keep("tasks sorted 1440 light")
+	p.look(390, 844, "dark")
+	p.keep("tasks sorted 390 dark")
+	p.look(1440, 900, "light")
+	p.do(chromedp.Click(`.sorted-of button`, chromedp.ByQuery))
+	p.until(`document.querySelector(".sorted-of") === null`)
+	p.clean("sorted tasks")
+}
