@@ -107,6 +107,13 @@ func TestWhatIfRefuses(t *testing.T) {
 	if _, err := s.WhatIf(t.Context(), fleet.WhatIfQuery{Since: monday.Add(-400 * 24 * time.Hour)}); err == nil || !strings.Contains(err.Error(), "366 days") {
 		t.Errorf("too long a time: %v", err)
 	}
+	for patch, names := range map[string]bool{
+		`{"spec":{"cost":{"PRICEFILE":"x"}}}`: true, `{"Spec":{"cost":{"priceFile":""}},"spec":{}}`: true, `{"spec":{"cost":{"priceFile":null}}}`: false, `{"spec":{"cost":{"prices":[]}}}`: false, `[]`: false, `x`: false, ``: false,
+	} {
+		if namesFile([]byte(patch)) != names {
+			t.Errorf("%s: names a file: %t", patch, !names)
+		}
+	}
 	if _, err := answering(t, &kept{}).WhatIf(t.Context(), fleet.WhatIfQuery{}); !errors.Is(err, fleet.ErrNotFound) {
 		t.Errorf("with no history: %v", err)
 	}
