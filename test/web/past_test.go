@@ -59,6 +59,7 @@ func TestTimelineOfMonths(t *testing.T) {
 				p.keep(name)
 			}
 		}
+		p.accessible("timeline of " + x.name)
 		p.clean(x.name)
 	}
 	p.choose("1 y")
