@@ -3,6 +3,7 @@ package ledger
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -120,4 +121,11 @@ func BenchmarkYear(b *testing.B) {
 			}
 		})
 	}
+	b.Run("focus/744h", func(b *testing.B) {
+		for b.Loop() {
+			if err := s.Focus(b.Context(), fleet.CostQuery{Since: end.Add(-31 * 24 * time.Hour)}, io.Discard); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }
