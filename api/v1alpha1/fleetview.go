@@ -24,6 +24,7 @@ type FleetView struct {
 	SignalsError     string           `json:"signalsError,omitempty" doc:"The queue could not be read; the numbers are the last known ones"`
 	Queues           []QueueView      `json:"queues" doc:"Each queue that tasks come from"`
 	Start            StartView        `json:"start"`
+	Reaction         FleetReaction    `json:"reaction"`
 	Pools            []PoolView       `json:"pools"`
 	Nodes            []fleet.NodeView `json:"nodes"`
 	NodeHourUSD      float64          `json:"nodeHourUSD,omitempty"`
@@ -39,6 +40,23 @@ type StartView struct {
 	P50Seconds       float64 `json:"p50Seconds"`
 	P99Seconds       float64 `json:"p99Seconds"`
 	ObjectiveSeconds float64 `json:"objectiveSeconds" doc:"For the 99th percentile"`
+}
+
+// FleetReaction is how long scaling out took lately, from a task that finds no
+// sandbox to the first such task's first instruction, beside the promise. GET
+// /v1/lead-times has the same stage by stage.
+type FleetReaction struct {
+	fleet.ScaleOut
+	WithinSeconds float64 `json:"withinSeconds" doc:"The promise: spec.objective.reactWithin"`
+}
+
+// Within is spec.objective.reactWithin of a checked fleet.
+func (f *Fleet) Within() time.Duration {
+	within, err := duration(f.Spec.Objective.ReactWithin, defaultReactWithin)
+	if err != nil { // checked before
+		return defaultReactWithin
+	}
+	return within
 }
 
 // QueueView is the last good reading of one queue.
@@ -92,8 +110,8 @@ type BreakerView struct {
 	Reason   string    `json:"reason,omitempty"`
 }
 
-// NewFleetView shows a fleet.
-func NewFleetView(v fleet.View) FleetView {
+// NewFleetView shows a fleet beside the promise of its checked specification.
+func NewFleetView(v fleet.View, f *Fleet) FleetView {
 	out := FleetView{
 		Name: v.Name, At: v.At, Started: v.Started, Sentence: v.Sentence,
 		Consumers: v.Consumers, ConsumersBusy: v.ConsumersBusy,
@@ -102,7 +120,8 @@ func NewFleetView(v fleet.View) FleetView {
 		Start: StartView{
 			P50Seconds: v.StartP50.Seconds(), P99Seconds: v.StartP99.Seconds(), ObjectiveSeconds: v.ObjectiveP99.Seconds(),
 		},
-		Pools: make([]PoolView, 0, len(v.Pools)), Nodes: nonNil(v.Nodes),
+		Reaction: FleetReaction{ScaleOut: v.ScaleOut, WithinSeconds: f.Within().Seconds()},
+		Pools:    make([]PoolView, 0, len(v.Pools)), Nodes: nonNil(v.Nodes),
 		NodeHourUSD: float64(v.NodeHourMicroUSD) / 1e6, Dedication: v.Dedication,
 	}
 	out.Queues = make([]QueueView, 0, len(v.Queues))

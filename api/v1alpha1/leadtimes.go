@@ -47,11 +47,7 @@ type ReactionPart struct {
 
 // NewLeadTimes shows lead times beside the objective of a checked fleet.
 func NewLeadTimes(l fleet.LeadTimes, f *Fleet) LeadTimes {
-	within, err := duration(f.Spec.Objective.ReactWithin, defaultReactWithin)
-	if err != nil { // checked before
-		within = defaultReactWithin
-	}
-	out := LeadTimes{At: l.At, Since: l.Since, WithinSeconds: within.Seconds(), Stages: make([]StageView, len(l.Stages)), Reactions: make([]ReactionView, len(l.Reactions))}
+	out := LeadTimes{At: l.At, Since: l.Since, WithinSeconds: f.Within().Seconds(), Stages: make([]StageView, len(l.Stages)), Reactions: make([]ReactionView, len(l.Reactions))}
 	for i, s := range l.Stages {
 		out.Stages[i] = StageView{
 			Stage: s.Stage, Template: s.Template, Samples: s.Samples, P50Seconds: s.P50.Seconds(), P95Seconds: s.P95.Seconds(),

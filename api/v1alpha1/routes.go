@@ -29,6 +29,7 @@ const (
 	RouteRevision     = "/v1/fleet/revisions/{n}"         // GET
 	RouteRollback     = "/v1/fleet/rollback"              // POST
 	RouteFleetSeries  = "/v1/fleet/series"                // GET
+	RouteFleetPast    = "/v1/fleet/past"                  // GET
 	RouteSandboxes    = "/v1/sandboxes"                   // GET
 	RouteEvents       = "/v1/events"                      // GET: JSON or server-sent events
 	RouteEventExplain = "/v1/events/{seq}/explain"        // GET

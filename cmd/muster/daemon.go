@@ -129,7 +129,7 @@ func openOn(ctx context.Context, g *ground, c daemonConfig) (_ *daemon, err erro
 	}
 	u := unitConfig{
 		fleet: c.fleet, store: d.keep.store, embedded: d.keep.queue, archive: d.keep.archive, secrets: localSecrets(c.fleet),
-		written: c.written, parse: checkLocal, token: g.token, hosts: c.hosts, parallel: c.parallel, log: c.log,
+		written: c.written, parse: checkForm, token: g.token, hosts: c.hosts, parallel: c.parallel, log: c.log,
 	}
 	back := &localReviser{files: c.files, shared: c.store.shared()}
 	u.reviser = back

@@ -78,17 +78,27 @@ func (l *localReviser) Rollback(ctx context.Context, o server.Order) (server.Out
 
 // checkLocal reads a fleet as a start on this machine would.
 func checkLocal(src []byte) (*v1alpha1.Fleet, error) {
-	f, err := v1alpha1.ParseFleet(src)
+	f, err := checkForm(src)
 	if err != nil {
-		return nil, err
-	}
-	if err := f.CheckLocal(); err != nil {
 		return nil, err
 	}
 	if err := checkMounts(f); err != nil {
 		return nil, err
 	}
 	if _, err := tariffOf(f); err != nil { // its price file may be gone
+		return nil, err
+	}
+	return f, nil
+}
+
+// checkForm is all of it that looks at nothing of this machine: what somebody
+// only asks about must not tell them which files are there.
+func checkForm(src []byte) (*v1alpha1.Fleet, error) {
+	f, err := v1alpha1.ParseFleet(src)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.CheckLocal(); err != nil {
 		return nil, err
 	}
 	_, err = controlSpec(f)

@@ -66,3 +66,22 @@ func TestStaleRevision(t *testing.T) {
 		}
 	}
 }
+
+// TestAskingLooksAtNoFile: what somebody asks about is checked without telling
+// which files this machine has; what is to be put in force is not.
+func TestAskingLooksAtNoFile(t *testing.T) {
+	spec := func(more string) []byte {
+		return []byte("apiVersion: muster.dev/v1alpha1\nkind: Fleet\nmetadata: {name: a}\nspec:\n" + more)
+	}
+	for _, s := range [][]byte{
+		spec("  templates: [{name: default, mounts: [{source: /nowhere/at/all, target: /data}]}]\n"),
+		spec("  templates: [{name: default}]\n  cost: {priceFile: /nowhere/at/all}\n"),
+	} {
+		if _, err := checkForm(s); err != nil {
+			t.Errorf("asked about: %v", err)
+		}
+		if _, err := checkLocal(s); err == nil {
+			t.Errorf("%s is put in force", s)
+		}
+	}
+}

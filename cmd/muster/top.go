@@ -26,8 +26,9 @@ func newTopCommand(s *shell) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "top",
 		Short: "Watch the fleet live: queue, consumers, sandboxes, nodes",
-		Long: `Watch the fleet: what waits, what takes it, the sandboxes with what each uses now,
-the nodes with their slots, what binds, and what happened last.
+		Long: `Watch the fleet: how long scaling out took beside what is promised, what waits, what
+takes it, the sandboxes with what each uses now, the nodes with their slots, what
+binds, and what happened last.
 
 Keys: q or Ctrl-C ends it, s changes the order of sandboxes, / filters them (Enter
 keeps the filter, Esc clears it). Where standard output is no terminal, or with

@@ -85,7 +85,7 @@ func drawTop(v *topSeen, how topHow) string {
 	return strings.Join(t.lines, "\n")
 }
 
-// head says how the fleet is in two or three lines.
+// head says how the fleet is in three lines.
 func (t *topScreen) head(f *v1alpha1.FleetView) {
 	up := ""
 	if !f.Started.IsZero() {
@@ -96,6 +96,7 @@ func (t *topScreen) head(f *v1alpha1.FleetView) {
 		cost = fmt.Sprintf("  $%.2f/h", f.NodeHourUSD*float64(len(f.Nodes)))
 	}
 	t.add("1", f.Name+up+cost+"  start "+startObjective(f.Start, f.At.Sub(f.Started)))
+	t.add(reaction(&f.Reaction))
 	switch {
 	case t.problem != "":
 		t.add("31", "not up to date since "+clock(f.At)+": "+t.problem)
@@ -104,6 +105,19 @@ func (t *topScreen) head(f *v1alpha1.FleetView) {
 	default:
 		t.add("", f.Sentence)
 	}
+}
+
+// reaction says how long scaling out took beside the promise; red where the
+// slowest was late.
+func reaction(r *v1alpha1.FleetReaction) (style, text string) {
+	if r.Samples == 0 {
+		return "", "reaction: no task has found the stock empty yet; " + seconds(r.WithinSeconds) + " are promised"
+	}
+	text = fmt.Sprintf("reaction worst %s of %s promised, p50 %s, p95 %s (%d lately)", seconds(r.MaxSeconds), seconds(r.WithinSeconds), seconds(r.P50Seconds), seconds(r.P95Seconds), r.Samples)
+	if r.MaxSeconds > r.WithinSeconds {
+		style = "31"
+	}
+	return style, text
 }
 
 // picture is the way of a task: what waits, what takes it, where it runs.

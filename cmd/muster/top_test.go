@@ -23,7 +23,8 @@ func topFleet() *topSeen {
 	v := &topSeen{Fleet: v1alpha1.FleetView{
 		Name: "agents", At: topNow, Started: topNow.Add(-time.Hour), Sentence: "default: 3 tasks wait; want 14 (bound: capacity.sandboxes.max = 12)",
 		Backlog: 3, OldestAgeSeconds: 2.5, Consumers: 12, ConsumersBusy: 10, InFlight: 10, NodeHourUSD: 0.4,
-		Start: v1alpha1.StartView{P50Seconds: .003, P99Seconds: .04, ObjectiveSeconds: 5},
+		Start:    v1alpha1.StartView{P50Seconds: .003, P99Seconds: .04, ObjectiveSeconds: 5},
+		Reaction: v1alpha1.FleetReaction{WithinSeconds: 60, ScaleOut: fleet.ScaleOut{Samples: 7, P50Seconds: 1.2, P95Seconds: 48, MaxSeconds: 52.5}},
 		Pools: []v1alpha1.PoolView{{Pool: "default", Template: "default", Ready: 2, Running: 10},
 			{Pool: "broken", Template: "broken", Breaker: v1alpha1.BreakerView{Open: true, Failures: 3, Reason: "exit 3"}}},
 		Nodes: []fleet.NodeView{{Node: fleet.Node{ID: "n1", State: fleet.NodeReady, Slots: 16}, Used: 12}, {Node: fleet.Node{ID: "n2", State: fleet.NodeBooting}}},
@@ -75,6 +76,23 @@ func TestTopLooks(t *testing.T) {
 		}
 		if want, err := os.ReadFile(name); err != nil || got != string(want) {
 			t.Errorf("%s is not what is drawn (%v); UPDATE_TOP=1 writes it anew:\n%s", name, err, got)
+		}
+	}
+}
+
+// TestTopReaction: a worst reaction beyond the promise is red, and none yet is
+// no reaction of 0 s.
+func TestTopReaction(t *testing.T) {
+	v := topFleet()
+	for _, x := range []struct {
+		worst float64
+		n     int
+		want  string
+	}{{52.5, 7, "\x1b[31mreaction"}, {61, 7, "\x1b[31mreaction worst 1m1s of 1m promised"}, {0, 0, "no task has found the stock empty yet; 1m are promised"}} {
+		v.Fleet.Reaction.MaxSeconds, v.Fleet.Reaction.Samples = x.worst, x.n
+		got := drawTop(v, topHow{width: 120, height: 30, colour: true, now: topNow})
+		if strings.Contains(got, x.want) != (x.worst != 52.5) {
+			t.Errorf("worst %g of %d: %q in %q", x.worst, x.n, x.want, got)
 		}
 	}
 }

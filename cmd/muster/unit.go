@@ -37,7 +37,8 @@ type unitConfig struct {
 	sandboxes fleet.Sandboxes // nil where others run the workers
 	nodes     fleet.Nodes     // likewise
 	secrets   fleet.Secrets
-	// parse reads a specification as a start would; nil: as a file's.
+	// parse reads a specification as a start would, without a look at what files
+	// there are; nil: as a file's.
 	parse func([]byte) (*v1alpha1.Fleet, error)
 	// policy completes what follows from where the nodes are; may be nil.
 	policy   func(*control.Spec)

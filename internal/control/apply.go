@@ -194,7 +194,6 @@ func (e *Engine) measured(ctx context.Context, box *fleet.Sandbox, now time.Time
 	m.started++
 	m.failure, m.reason = "", ""
 	e.dirty = true
-	e.reactions.end(box, now, e.c.Meter)
 	e.mu.Unlock()
 	e.c.Meter.Created(templateName(box.Spec.Pool), fleet.StartReady, lead)
 	e.record(ctx, fleet.Event{

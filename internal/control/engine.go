@@ -39,7 +39,6 @@ type Engine struct {
 	layer         layer
 	stages        stages
 	histories     histories
-	reactions     reactions
 	shadow        shadow
 	dedication    dedication
 	crew          crew
@@ -76,7 +75,7 @@ func New(c Config) (*Engine, error) {
 		wake: make(chan struct{}, 1), leasing: make(chan struct{}, 1), slots: make(chan struct{}, c.ParallelStarts),
 		pools: map[fleet.PoolKey]*poolMemory{}, said: map[fleet.PoolKey]said{},
 		ending: map[fleet.SandboxID]bool{}, drawn: map[fleet.SandboxID]time.Time{}, state: &plan.State{},
-		reactions: reactions{}, layer: layer{meter: c.Meter},
+		stages: stages{meter: c.Meter}, layer: layer{meter: c.Meter},
 	}
 	var hears dispatch.Observer = observer{e}
 	if c.Consumers {

@@ -26,8 +26,11 @@ type stageKey struct {
 }
 
 // stages are the newest durations of each stage, and the reactions of which
-// they are parts. The engine's lock guards them.
+// they are parts: the one place where it is measured how long scaling out
+// takes. The view of lead times, that of the fleet, the evidence and the meter
+// are all told from it. The engine's lock guards them.
 type stages struct {
+	meter fleet.Meter
 	of    map[stageKey][]forecast.LeadSample
 	short map[fleet.PoolKey]bool // of the last decision: more tasks than sandboxes
 	open  map[fleet.PoolKey]*fleet.Reaction
@@ -73,6 +76,8 @@ func (s *stages) saw(snap *snapshot, applied time.Time) {
 			s.open[p.Key] = &fleet.Reaction{Pool: p.Key, Due: d.Oldest, Seen: snap.at, Applied: applied}
 			s.note(fleet.StageDetect, p.Key, applied, snap.at.Sub(d.Oldest))
 			s.note(fleet.StageDecide, p.Key, applied, applied.Sub(snap.at))
+			s.meter.Reacted(fleet.ReactDetect, max(0, snap.at.Sub(d.Oldest)))
+			s.meter.Reacted(fleet.ReactDecide, max(0, applied.Sub(snap.at)))
 		case r != nil && !short && d.Backlog == 0 && p.Starting == 0 && (r.Ready.IsZero() || applied.Sub(r.Ready) > reactionEnds):
 			delete(s.open, p.Key) // they found one that became free, or were cancelled
 		}
@@ -91,6 +96,8 @@ func (s *stages) ready(box *fleet.Sandbox, st fleet.StartStages, known bool, now
 	}
 	if r := s.open[box.Spec.Pool]; r != nil && r.Ready.IsZero() {
 		r.Asked, r.Ready, r.Start = box.CreatedAt, now, st
+		s.meter.Reacted(fleet.ReactSupply, max(0, now.Sub(r.Applied)))
+		s.meter.Reacted(fleet.ReactTotal, max(0, now.Sub(r.Due)))
 	}
 }
 
@@ -167,6 +174,21 @@ func (e *Engine) LeadTimes(context.Context) (fleet.LeadTimes, error) {
 		out.Reactions = append(out.Reactions, r)
 	}
 	return out, nil
+}
+
+// scaleOut is how long whole reactions took.
+func (s *stages) scaleOut() fleet.ScaleOut {
+	var all []forecast.LeadSample
+	for k, list := range s.of {
+		if k.stage == fleet.StageReact {
+			all = append(all, list...)
+		}
+	}
+	if len(all) == 0 {
+		return fleet.ScaleOut{}
+	}
+	l := stageLead(stageKey{stage: fleet.StageReact}, all)
+	return fleet.ScaleOut{Samples: l.Samples, P50Seconds: l.P50.Seconds(), P95Seconds: l.P95.Seconds(), MaxSeconds: l.Max.Seconds(), Newest: l.Newest}
 }
 
 func stageLead(k stageKey, list []forecast.LeadSample) fleet.StageLead {

@@ -62,6 +62,11 @@ func TestReactionIsMeasured(t *testing.T) {
 		sleep(2 * time.Minute)
 		w.submit(10)
 		sleep(2 * time.Minute)
+		l, by := w.leadTimes()
+		v, err := w.engine.View(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
 		w.end()
 		n := len(m.stages[fleet.ReactTotal])
 		if n < 1 || n > 2 || len(m.stages[fleet.ReactSupply]) != n {
@@ -70,6 +75,15 @@ func TestReactionIsMeasured(t *testing.T) {
 		sum := m.stages[fleet.ReactDetect][0] + m.stages[fleet.ReactDecide][0] + m.stages[fleet.ReactSupply][0]
 		if total := m.stages[fleet.ReactTotal][0]; sum != total || total < 900*time.Millisecond || total > 2*time.Second {
 			t.Errorf("stages add up to %s, in all %s; a start takes 900 ms", sum, total)
+		}
+		// The meter, the lead times and the view are told of the same reactions.
+		if s := by[fleet.StageReact]; len(l.Reactions) != n || s.Samples != n || v.ScaleOut.Samples != n || v.ScaleOut.MaxSeconds != s.Max.Seconds() || v.ScaleOut.P50Seconds != s.P50.Seconds() {
+			t.Errorf("%d reactions are measured, %d told, %+v of them in the view", n, len(l.Reactions), v.ScaleOut)
+		}
+		for i, r := range l.Reactions { // newest first
+			if got, want := m.stages[fleet.ReactTotal][n-1-i], r.Ready.Sub(r.Due); got != want {
+				t.Errorf("the meter heard of %s, and %s are told", got, want)
+			}
 		}
 		if m.created["default ready"] < 10 {
 			t.Errorf("starts %v", m.created)

@@ -31,6 +31,7 @@ func (e *Engine) View(context.Context) (fleet.View, error) {
 		v.At, v.Sentence = now, "taking over what an earlier process left"
 	}
 	v.StartP50, v.StartP99 = e.waits.percentiles(now)
+	v.ScaleOut = e.stages.scaleOut()
 	for i := range s.p.Pools {
 		v.Pools = append(v.Pools, poolView(now, &s.p.Pools[i], &s.o.Pools[i], demandIn(&s.stats, s.p.Pools[i].Pool)))
 	}

@@ -69,29 +69,29 @@ type eventRow struct{ At, Kind, Where, Reason string }
 
 // view is the page as the template reads it.
 type view struct {
-	Fleet, Span, At, Version, From, To string
-	Contents                           []link
-	Tiles                              []tile
-	Observed, Compute, Reaction, Began string
-	Before                             float64 // part of the time before the records begin, in percent
-	Gaps                               []gapRow
-	Notes                              []string
-	Breaches                           []breachRow
-	Nodes                              []nodeRow
-	NodesMore                          int
-	Buckets                            []bucketRow
-	Late                               []lateRow
-	LateMore                           int
-	Profiles                           []profileCard
-	Agents                             []agentRow
-	AgentCount                         string
-	AgentsMore                         int
-	FewAgents, FewEvents               bool
-	Weeks                              []weekRow
-	Changes                            []changeRow
-	Spec                               string
-	Events                             []eventRow
-	EventCount                         string
+	Fleet, Span, At, Version, From, To           string
+	Contents                                     []link
+	Tiles                                        []tile
+	Observed, Compute, Reaction, ScaleOut, Began string
+	Before                                       float64 // part of the time before the records begin, in percent
+	Gaps                                         []gapRow
+	Notes                                        []string
+	Breaches                                     []breachRow
+	Nodes                                        []nodeRow
+	NodesMore                                    int
+	Buckets                                      []bucketRow
+	Late                                         []lateRow
+	LateMore                                     int
+	Profiles                                     []profileCard
+	Agents                                       []agentRow
+	AgentCount                                   string
+	AgentsMore                                   int
+	FewAgents, FewEvents                         bool
+	Weeks                                        []weekRow
+	Changes                                      []changeRow
+	Spec                                         string
+	Events                                       []eventRow
+	EventCount                                   string
 }
 
 // Write writes evidence as one page for people: HTML without scripts, and
@@ -159,6 +159,10 @@ func (v *view) compute(e *fleet.Evidence) {
 
 func (v *view) reaction(e *fleet.Evidence) {
 	r := &e.Reaction
+	if s := &r.ScaleOut; s.Samples > 0 {
+		v.ScaleOut = fmt.Sprintf("Where no sandbox was free, lately %d times since the control plane started, the first task that waited ran after %s in half of them, within %s in 95 of 100; the slowest took %s.",
+			s.Samples, seconds(s.P50Seconds), seconds(s.P95Seconds), seconds(s.MaxSeconds))
+	}
 	if r.Tasks == 0 {
 		v.Reaction = "No task was due in this time."
 		return

@@ -22,10 +22,8 @@ var bounds = []float64{0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300}
 // reaction reads the waits of tasks.
 func (g *gathering) reaction(ctx context.Context) error {
 	r := &g.out.Reaction
-	promise, err := time.ParseDuration(g.o.Fleet().Spec.Objective.ReactWithin)
-	if err != nil || promise <= 0 {
-		promise = time.Minute
-	}
+	promise := g.o.Fleet().Within()
+	r.ScaleOut = g.view.ScaleOut
 	r.PromiseSeconds, r.Buckets, r.Breaches = promise.Seconds(), []fleet.EvidenceBucket{}, []fleet.EvidenceLate{}
 	var waits []float64
 	f := fleet.TaskFilter{Since: g.out.Since, Limit: page}

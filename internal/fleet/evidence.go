@@ -84,6 +84,7 @@ type EvidenceReaction struct {
 	P95            float64          `json:"p95Seconds"`
 	P99            float64          `json:"p99Seconds"`
 	Max            float64          `json:"maxSeconds"`
+	ScaleOut       ScaleOut         `json:"scaleOut" doc:"Of the times since the control plane started that no sandbox was free, whatever the time asked about"`
 	Buckets        []EvidenceBucket `json:"buckets"`
 	Breaches       []EvidenceLate   `json:"breaches" doc:"The longest first"`
 	MoreLate       int              `json:"moreBreaches,omitempty" doc:"Left out"`

@@ -56,6 +56,17 @@ type StageLead struct {
 	Newest   time.Time     `json:"newest"`
 }
 
+// ScaleOut is how long scaling out took lately: the distribution of
+// [StageReact] over all templates, from a task that finds no sandbox to the
+// first such task's first instruction.
+type ScaleOut struct {
+	Samples    int       `json:"samples" doc:"Times that tasks found no sandbox and the first of them has run: the newest 256 of each template since the control plane started; the rest is 0 where there was none"`
+	P50Seconds float64   `json:"p50Seconds"`
+	P95Seconds float64   `json:"p95Seconds"`
+	MaxSeconds float64   `json:"maxSeconds"`
+	Newest     time.Time `json:"newest,omitzero"`
+}
+
 // Reaction is one time that tasks found no sandbox, until the first of them
 // ran. Times are zero where that has not come, or is not known.
 type Reaction struct {

@@ -83,6 +83,7 @@ type View struct {
 	Sentence         string        `json:"sentence"`             // the binding constraint in words
 	NodeHourMicroUSD int64         `json:"nodeHourMicroUSD"`
 	Started          time.Time     `json:"started"` // of the control plane
+	ScaleOut         ScaleOut      `json:"scaleOut"`
 	// Dedication is nil where the nodes are not meant for agents alone, or it has
 	// not been looked yet.
 	Dedication *DedicationView `json:"dedication,omitempty"`

@@ -190,6 +190,9 @@ func (s *Service) Step(ctx context.Context) error {
 func (s *Service) settleUp(ctx context.Context, to time.Time) error {
 	err := s.charge(ctx, to)
 	if err == nil {
+		err = s.quiet(ctx, to)
+	}
+	if err == nil {
 		err = s.post(ctx)
 	}
 	if err == nil {

@@ -132,7 +132,6 @@ func (s *Service) dearest(ctx context.Context, q fleet.CostQuery) ([]fleet.CostG
 // sum adds up the books of [from, until): whole days, and the hours beside
 // them; nodes only where they are wanted.
 func (s *Service) sum(ctx context.Context, from, until time.Time, nodes bool) (*cost.Book, error) {
-	const day = 24 * time.Hour
 	b := cost.NewBook()
 	add := func(span fleet.BookSpan, from, until time.Time) error {
 		if !from.Before(until) {

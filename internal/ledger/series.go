@@ -43,6 +43,9 @@ func (s *Service) Series(ctx context.Context, since, until time.Time) (fleet.Cos
 		if err := b.MergeEncoded(k.Content, false); err != nil {
 			return fleet.CostSeries{}, fmt.Errorf("book of %s: %w", k.From.Format(time.RFC3339), err)
 		}
+		if len(b.Lines) == 0 { // there was no node
+			continue
+		}
 		out.Points = append(out.Points, b.Point(k.From))
 	}
 	return out, nil

@@ -45,6 +45,7 @@ type mind struct {
 	// also when the last node is gone.
 	waiting bool
 	past    map[bookAt]spent // what is in books that are not in books
+	empty   int64            // the last hour that was put on record as one without a node
 	fresh   fresh            // charged since then
 }
 

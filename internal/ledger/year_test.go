@@ -112,6 +112,15 @@ func BenchmarkYear(b *testing.B) {
 			b.ReportMetric(float64(st.Size())/1e6, "MB")
 		})
 	}
+	for _, days := range []int{90, 365} {
+		b.Run(fmt.Sprintf("past/%d", days), func(b *testing.B) {
+			for b.Loop() {
+				if _, err := s.Past(b.Context(), fleet.PastQuery{Since: end.AddDate(0, 0, -days)}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 	b.Run("focus/744h", func(b *testing.B) {
 		for b.Loop() {
 			if err := s.Focus(b.Context(), fleet.CostQuery{Since: end.Add(-31 * 24 * time.Hour)}, io.Discard); err != nil {

@@ -34,6 +34,14 @@ func (b *books) Series(_ context.Context, since, until time.Time) (fleet.CostSer
 	return fleet.CostSeries{StepSeconds: 3600, Points: []fleet.CostPoint{{At: since, MicroUSD: 9, TaskMicroUSD: 4, Idle: map[string]int64{"warm_pool": 5}}}}, nil
 }
 
+func (b *books) Past(_ context.Context, q fleet.PastQuery) (fleet.Past, error) {
+	b.asked = fleet.CostQuery{Since: q.Since, Until: q.Until}
+	if q.Step%time.Hour != 0 {
+		return fleet.Past{}, &fleet.FieldError{Field: "step", Wrong: "is no hour"}
+	}
+	return fleet.Past{StepSeconds: q.Step.Seconds(), Points: []fleet.PastPoint{{At: q.Since, KnownHours: 1, Running: 2.5, Nodes: 3, NodesPeak: 4}}}, nil
+}
+
 func (b *books) Focus(_ context.Context, q fleet.CostQuery, to io.Writer) error {
 	b.asked = q
 	if !q.Until.IsZero() && q.Until.Before(q.Since) {

@@ -23,6 +23,7 @@ func (s *Server) fleetRoutes(api huma.API) {
 	handle(s, api, operation(http.MethodGet, v1alpha1.RouteFleet, "getFleet", "The fleet: what there is, what is wanted, and why"), s.view)
 	handle(s, api, operation(http.MethodGet, v1alpha1.RouteFleetSpec, "getFleetSpec", "The fleet's specification in force, with its defaults"), s.spec)
 	s.seriesRoute(api)
+	s.pastRoute(api)
 	s.sandboxRoutes(api)
 	events := operation(http.MethodGet, v1alpha1.RouteEvents, "listEvents", "What the fleet did and why, oldest first; with follow=true as server-sent events")
 	events.Description = "Without after and since: the newest ones. With follow=true (or Accept: text/event-stream) the events come as server-sent events named event, with their seq as id, as they happen."
@@ -54,7 +55,7 @@ func (s *Server) view(ctx context.Context, _ *struct{}) (*body[v1alpha1.FleetVie
 	if err != nil {
 		return nil, err
 	}
-	out := v1alpha1.NewFleetView(v)
+	out := v1alpha1.NewFleetView(v, s.Fleet())
 	out.Budgets = s.budgets()
 	return reply(out), nil
 }

@@ -26,7 +26,7 @@ var contract = map[string][]string{
 	v1alpha1.RouteEvents: {"GET"}, v1alpha1.RouteEventExplain: {"GET"}, v1alpha1.RouteDecision: {"GET"},
 	v1alpha1.RouteDecisions: {"GET"}, v1alpha1.RoutePolicy: {"GET"},
 	v1alpha1.RouteSchedules: {"GET"}, v1alpha1.RouteSchedule: {"GET", "PUT", "DELETE"}, v1alpha1.RouteVersion: {"GET"},
-	v1alpha1.RouteForecast: {"GET"}, v1alpha1.RouteShadow: {"GET"}, v1alpha1.RouteFleetSeries: {"GET"},
+	v1alpha1.RouteForecast: {"GET"}, v1alpha1.RouteShadow: {"GET"}, v1alpha1.RouteFleetSeries: {"GET"}, v1alpha1.RouteFleetPast: {"GET"},
 	v1alpha1.RouteCost: {"GET"}, v1alpha1.RouteCostFocus: {"GET"}, v1alpha1.RouteCostSeries: {"GET"}, v1alpha1.RouteLeadTimes: {"GET"},
 	v1alpha1.RouteWhatIf: {"POST"}, v1alpha1.RouteAdvice: {"GET"}, v1alpha1.RouteEvidence: {"GET"}, v1alpha1.RouteFleetPatch: {"POST"},
 	v1alpha1.RouteRevisions: {"GET"}, v1alpha1.RouteRevision: {"GET"}, v1alpha1.RouteRollback: {"POST"},

@@ -23,7 +23,7 @@ type Role int
 const (
 	// NoRole has no token, or a wrong one.
 	NoRole Role = iota
-	// Reader sees everything, and changes nothing.
+	// Reader sees everything, may ask what would be, and changes nothing.
 	Reader
 	// Operator submits and ends tasks, runs commands in sandboxes, and changes
 	// schedules and the fleet.
@@ -78,10 +78,14 @@ func tokensOf(admin string) map[Role][sha256.Size]byte {
 }
 
 // needs is the least role that a request wants: reading is a reader's but for
-// exec, which is a GET by the rules of WebSocket.
+// exec, which is a GET by the rules of WebSocket. A what-if is a POST for the
+// size of its question; it changes nothing, and one at a time is answered.
 func needs(r *http.Request) Role {
 	exec := v1alpha1.RouteTaskExec[strings.LastIndex(v1alpha1.RouteTaskExec, "/"):]
 	if (r.Method == http.MethodGet || r.Method == http.MethodHead) && !strings.HasSuffix(r.URL.Path, exec) {
+		return Reader
+	}
+	if r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, v1alpha1.RouteWhatIf) {
 		return Reader
 	}
 	return Operator

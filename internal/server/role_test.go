@@ -3,10 +3,12 @@ package server
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
 
+	"muster.dev/muster/api/v1alpha1"
 	"muster.dev/muster/internal/fleet"
 )
 
@@ -32,7 +34,7 @@ func TestRoles(t *testing.T) {
 				continue
 			}
 			want := Reader
-			if method != "GET" || strings.HasSuffix(path, "/exec") {
+			if (method != "GET" && path != v1alpha1.RouteWhatIf) || strings.HasSuffix(path, "/exec") {
 				want = Operator
 			}
 			for role, cookie := range cookies {
@@ -51,6 +53,29 @@ func TestRoles(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestReadersAskWhatIf: a reader's question is answered, a second one at the
+// same time is put off with the time to come back, and putting the answer in
+// force stays an operator's.
+func TestReadersAskWhatIf(t *testing.T) {
+	a := &adviser{}
+	r := newRig(t, func(c *Config) { c.Adviser = a })
+	ask := func(method, path string) *http.Request {
+		req := r.request(method, path, `{"patch":{"spec":{"capacity":{"sandboxes":{"min":2}}}}}`)
+		req.Header.Set("Authorization", "Bearer "+TokenFor(testToken, Reader))
+		return req
+	}
+	if resp := r.do(ask("POST", "/v1/whatif")); resp.StatusCode != http.StatusOK {
+		t.Errorf("a reader's what-if: %s", resp.Status)
+	}
+	a.err = fmt.Errorf("another simulation is under way: %w", fleet.ErrFull)
+	if resp := r.do(ask("POST", "/v1/whatif")); resp.StatusCode != http.StatusTooManyRequests || resp.Header.Get("Retry-After") == "" {
+		t.Errorf("while another is answered: %s, Retry-After %q", resp.Status, resp.Header.Get("Retry-After"))
+	}
+	for method, path := range map[string]string{"POST": "/v1/fleet/patch", "PUT": "/v1/whatif", "DELETE": "/v1/whatif"} {
+		r.problem(ask(method, path), http.StatusForbidden)
 	}
 }
 

@@ -28,7 +28,7 @@ const (
 
 func (s *Server) seriesRoute(api huma.API) {
 	op := operation(http.MethodGet, v1alpha1.RouteFleetSeries, "getFleetSeries", "The fleet over time, from its journal", http.StatusUnprocessableEntity)
-	op.Description = "One point per step that has a journaled decision: the one of the largest demand among the first few of the step, within its first two minutes. A decision that changes nothing is journaled once a minute, so steps below a minute may have no point; what was before holds on."
+	op.Description = "One point per step that has a journaled decision: the one of the largest demand among the first few of the step, within its first two minutes (of the last step, its last two). A decision that changes nothing is journaled once a minute, so steps below a minute may have no point; what was before holds on."
 	handle(s, api, op, s.series)
 }
 
@@ -76,8 +76,11 @@ func (s *Server) series(ctx context.Context, in *seriesInput) (*body[v1alpha1.Fl
 	each := max(1, mostSamples/int(until.Sub(since)/step+1))
 	var after int64
 	for at := since; at.Before(until); at = at.Add(step) {
-		end := at.Add(min(step, glance) - 1)
-		read, err := s.Store.Decisions(ctx, fleet.DecisionFilter{After: after, Since: at, Until: end, Limit: each})
+		from, end := at, at.Add(min(step, glance)-1)
+		if !at.Add(step).Before(until) { // of the last one its end: a young fleet is shown at once
+			from, end = later(at, until.Add(-glance)), until.Add(-1)
+		}
+		read, err := s.Store.Decisions(ctx, fleet.DecisionFilter{After: after, Since: from, Until: end, Limit: each})
 		if err != nil {
 			return nil, err
 		}
@@ -93,6 +96,13 @@ func (s *Server) series(ctx context.Context, in *seriesInput) (*body[v1alpha1.Fl
 		}
 	}
 	return reply(out), nil
+}
+
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
 }
 
 // observed is what a series shows of an observation.

@@ -36,8 +36,12 @@ func TestFleetSeries(t *testing.T) {
 	if len(s.Points) != 6 || s.StepSeconds != 600 {
 		t.Fatalf("%d points of %g s", len(s.Points), s.StepSeconds)
 	}
-	for _, p := range s.Points {
-		if p.Backlog != 2 || p.InFlight != 2 || p.Ready != 3 || p.Starting != 1 || p.Running != 2 || p.Draining != 1 || p.Consumers != 4 ||
+	for i, p := range s.Points {
+		backlog := 2 // the most of the first two minutes
+		if i == 5 {
+			backlog = 10 // and of the last step, of its last two
+		}
+		if p.Backlog != backlog || p.InFlight != 2 || p.Ready != 3 || p.Starting != 1 || p.Running != 2 || p.Draining != 1 || p.Consumers != 4 ||
 			p.Desired != 7 || p.WarmTarget != 4 || p.Nodes != 2 || p.NodesBooting != 1 || p.NodesDesired != 2 || p.Slots != 16 || p.Floor != 4 || p.Decision == 0 {
 			t.Errorf("%+v", p)
 		}

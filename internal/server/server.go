@@ -50,6 +50,8 @@ type Ledger interface {
 	Report(ctx context.Context, q fleet.CostQuery) (fleet.CostReport, error)
 	// Series takes up to 200 ms.
 	Series(ctx context.Context, since, until time.Time) (fleet.CostSeries, error)
+	// Past takes up to a second or two, for hours of a hundred days.
+	Past(ctx context.Context, q fleet.PastQuery) (fleet.Past, error)
 	// Focus writes a table in the columns of FOCUS.
 	Focus(ctx context.Context, q fleet.CostQuery, to io.Writer) error
 	// Budgets are answered at once, from memory.

@@ -110,6 +110,9 @@ func (s *Service) WhatIf(ctx context.Context, q fleet.WhatIfQuery) (fleet.WhatIf
 	if err := checkPolicies(q.Policies); err != nil {
 		return out, err
 	}
+	if namesFile(q.Patch) { // before it is checked, which opens the file
+		return out, &fleet.FieldError{Field: "spec.cost.priceFile", Wrong: "a file is not opened to simulate", Right: "the prices themselves, in spec.cost.prices"}
+	}
 	changed, changes, err := s.Changed(ctx, q.Patch)
 	if err != nil {
 		return out, err
@@ -202,6 +205,30 @@ func (s *Service) Apply(before, patch []byte) (*v1alpha1.Fleet, []v1alpha1.SpecC
 	}
 	changes, err := v1alpha1.Changes(before, after)
 	return f, changes, err
+}
+
+// namesFile tells whether a patch names a price file. Who may only look may ask
+// what would be, and must not have files of the server opened. A name in other
+// letters counts, too, however it would be read later.
+func namesFile(patch []byte) bool {
+	var all any
+	if json.Unmarshal(patch, &all) != nil {
+		return false // refused as a patch
+	}
+	at := []any{all}
+	for _, key := range []string{"spec", "cost", "priceFile"} {
+		var below []any
+		for _, v := range at {
+			fields, _ := v.(map[string]any)
+			for k, x := range fields {
+				if strings.EqualFold(k, key) && x != nil {
+					below = append(below, x)
+				}
+			}
+		}
+		at = below
+	}
+	return len(at) > 0
 }
 
 // Saving is what the second outcome costs less than the first.

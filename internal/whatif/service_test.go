@@ -92,6 +92,7 @@ func TestWhatIfRefuses(t *testing.T) {
 		"spec.capacity.sandboxes.min":      {Patch: []byte(`{"spec":{"capacity":{"sandboxes":{"min":-1}}}}`)},
 		"spec.templates[0].resources.cpus": {Patch: []byte(`{"spec":{"templates":[{"name":"default","resources":{"cpus":"none"}}]}}`)},
 		"spec.nodes.size":                  {Patch: []byte(`{"spec":{"nodes":{"size":3}}}`)},
+		"spec.cost.priceFile":              {Patch: []byte(`{"spec":{"cost":{"priceFile":"/etc/passwd"}}}`)},
 		"policies[0]":                      {Policies: []string{"magic"}},
 		"policies[1]":                      {Policies: []string{"keda", "keda"}},
 		"policies":                         {Policies: strings.Split("keda,hpa,kpa,fixed,fixed-p99,reactive,schedule,clairvoyant,keda,hpa", ",")},
@@ -105,6 +106,13 @@ func TestWhatIfRefuses(t *testing.T) {
 	}
 	if _, err := s.WhatIf(t.Context(), fleet.WhatIfQuery{Since: monday.Add(-400 * 24 * time.Hour)}); err == nil || !strings.Contains(err.Error(), "366 days") {
 		t.Errorf("too long a time: %v", err)
+	}
+	for patch, names := range map[string]bool{
+		`{"spec":{"cost":{"PRICEFILE":"x"}}}`: true, `{"Spec":{"cost":{"priceFile":""}},"spec":{}}`: true, `{"spec":{"cost":{"priceFile":null}}}`: false, `{"spec":{"cost":{"prices":[]}}}`: false, `[]`: false, `x`: false, ``: false,
+	} {
+		if namesFile([]byte(patch)) != names {
+			t.Errorf("%s: names a file: %t", patch, !names)
+		}
 	}
 	if _, err := answering(t, &kept{}).WhatIf(t.Context(), fleet.WhatIfQuery{}); !errors.Is(err, fleet.ErrNotFound) {
 		t.Errorf("with no history: %v", err)

@@ -34,17 +34,25 @@ func main() {
 	n := flag.Int("sandboxes", 10_000, "how many")
 	listen := flag.String("listen", "127.0.0.1:0", "address")
 	token := flag.String("token", "crowd", "the API's token")
+	days := flag.Int("days", 0, "of a past that the ledger remembers")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *n, *listen, *token); err != nil && !errors.Is(err, context.Canceled) {
+	if err := run(ctx, how{*n, *days, *listen, *token}); err != nil && !errors.Is(err, context.Canceled) {
 		fmt.Fprintln(os.Stderr, "crowd:", err)
 		os.Exit(1)
 	}
 }
 
+// how is what was asked for.
+type how struct {
+	sandboxes, days int
+	listen, token   string
+}
+
 // run serves until ctx ends.
-func run(ctx context.Context, n int, listen, token string) error {
+func run(ctx context.Context, o how) error {
+	n := o.sandboxes
 	dir, err := os.MkdirTemp("", "muster-crowd-")
 	if err != nil {
 		return err
@@ -59,10 +67,17 @@ func run(ctx context.Context, n int, listen, token string) error {
 	defer store.Close()
 	boxes := fake.New(fake.Options{Script: work, Usage: usage, Exec: echo})
 	defer boxes.Close()
-	engine, err := loop(store, files, boxes, n)
+	nodes := nodesfake.New(nodesfake.Options{Start: (n + slots - 1) / slots})
+	engine, err := loop(store, files, boxes, nodes, n)
 	if err != nil {
 		return err
 	}
+	money, err := books(ctx, store, o.days, nodes.List)
+	if err != nil {
+		return err
+	}
+	charged := make(chan error, 1)
+	go func() { charged <- money.Run(ctx) }()
 	looped := make(chan error, 1)
 	go func() { looped <- engine.Run(ctx) }()
 	pages, err := web.New()
@@ -74,13 +89,13 @@ func run(ctx context.Context, n int, listen, token string) error {
 		return err
 	}
 	s, err := server.New(server.Config{
-		Store: store, Archive: files, Engine: engine, Fleet: func() *v1alpha1.Fleet { return spec },
-		Token: token, Version: "crowd", Registry: prometheus.NewRegistry(), Pages: pages,
+		Store: store, Archive: files, Engine: engine, Ledger: money, Fleet: func() *v1alpha1.Fleet { return spec },
+		Token: o.token, Version: "crowd", Registry: prometheus.NewRegistry(), Pages: pages,
 	})
 	if err != nil {
 		return err
 	}
-	l, err := net.Listen("tcp", listen)
+	l, err := net.Listen("tcp", o.listen)
 	if err != nil {
 		return err
 	}
@@ -93,10 +108,10 @@ func run(ctx context.Context, n int, listen, token string) error {
 	<-ctx.Done()
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
-	return errors.Join(s.Shutdown(end), <-served, <-looped)
+	return errors.Join(s.Shutdown(end), <-served, <-looped, <-charged)
 }
 
-func loop(store *memory.Store, files *archive.Archive, boxes *fake.Sandboxes, n int) (*control.Engine, error) {
+func loop(store *memory.Store, files *archive.Archive, boxes *fake.Sandboxes, machines *nodesfake.Nodes, n int) (*control.Engine, error) {
 	nodes := (n + slots - 1) / slots
 	t := fleet.Template{
 		Name: "default", Runtime: fleet.RuntimeFake, Image: "host", Revision: "r1",
@@ -104,7 +119,7 @@ func loop(store *memory.Store, files *archive.Archive, boxes *fake.Sandboxes, n 
 		Timeouts:  fleet.Timeouts{Startup: time.Minute, Run: 24 * time.Hour, Queue: 24 * time.Hour},
 	}
 	return control.New(control.Config{
-		Store: store, Queue: store.Queue(), Archive: files, Sandboxes: boxes, Nodes: nodesfake.New(nodesfake.Options{Start: nodes}),
+		Store: store, Queue: store.Queue(), Archive: files, Sandboxes: boxes, Nodes: machines,
 		Spec: control.Spec{Name: "crowd", Templates: []fleet.Template{t}, Policy: plan.Policy{
 			Min: n, Max: n,
 			Nodes: plan.NodePolicy{Scalable: true, Min: nodes, Max: nodes, Slots: slots, Size: plan.Size{MilliCPU: 8000, MemoryBytes: 32 << 30, DiskBytes: 200 << 30}},

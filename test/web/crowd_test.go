@@ -20,12 +20,12 @@ import (
 
 // crowd starts test/crowd, a fleet with fake sandboxes, and returns the link
 // that signs in; MUSTER_CROWD is that of one that runs already.
-func crowd(t testing.TB, n int) string {
+func crowd(t testing.TB, n int, more ...string) string {
 	t.Helper()
 	if at := os.Getenv("MUSTER_CROWD"); at != "" {
 		return at
 	}
-	c := exec.Command(program(t, "test/crowd"), "-sandboxes", strconv.Itoa(n))
+	c := exec.Command(program(t, "test/crowd"), append([]string{"-sandboxes", strconv.Itoa(n)}, more...)...)
 	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	said := &journal{}
 	c.Stderr = said

@@ -63,7 +63,7 @@ func loggedOut(t *testing.T, p *page, m *machine) {
 
 func views(t *testing.T, p *page, done, long string) {
 	for _, v := range []struct{ name, at, says, there string }{
-		{"fleet", "fleet", "Submitted to first instruction", ".strip svg path.area"},
+		{"fleet", "fleet", "Reaction: no sandbox free to first instruction", ".strip svg path.area"},
 		{"agents", "agents", "warm", ".rows .tr"},
 		{"agent", "task/" + long, "step", ".log .a-green"},
 		{"task", "task/" + done, "<b>bold</b>", ".log .a-red"},

@@ -32,6 +32,8 @@ func TestReader(t *testing.T) {
 	p.keep("reader 1440 light")
 	p.eval(`location.hash = "#/tasks"`, nil)
 	p.until(`document.querySelector(".head .primary:disabled") !== null`)
+	p.eval(`location.hash = "#/patterns"`, nil)
+	p.until(`document.querySelector(".ifs .primary") !== null && !document.querySelector(".ifs .primary").disabled`) // asking changes nothing
 	p.clean("a reader's pages")
 	// The same by hand: each is refused by the server.
 	for _, ask := range []string{

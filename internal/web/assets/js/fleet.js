@@ -27,11 +27,11 @@ function page(series) {
   return [
     verdict(f),
     h("section", { class: "flow", "aria-label": "The layers of the fleet" }, backlog(f), consumers(f), sandboxes(f, sum), nodes(f)),
-    startScale(f),
+    scales(f),
     h(
       "div",
       { class: "split" },
-      h("div", { class: "sections" }, h("section", {}, h("h2", {}, "Pools"), pools(f)), h("section", { class: "strip-part" }, h("div", { class: "row-head" }, h("h2", {}, "Last 15 minutes"), legend()), strip(series))),
+      h("div", { class: "sections" }, h("section", {}, h("h2", {}, "Pools"), pools(f)), h("section", { class: "strip-part" }, h("div", { class: "row-head" }, h("h2", {}, "Last 15 minutes"), legend()), strip(series, f, sum))),
       recent(),
     ),
   ];
@@ -157,39 +157,48 @@ function nodeRow(n) {
   );
 }
 
-/** startScale shows how long tasks waited, on a scale of decades. */
-function startScale(f) {
-  const { p50Seconds: p50, p99Seconds: p99, objectiveSeconds: objective } = f.start;
-  const react = seconds(live.spec?.spec.objective?.reactWithin) || 60;
+/** scales show how long tasks waited, and how long scaling out took, each beside its bound. */
+function scales(f) {
+  const o = f.start;
+  const r = f.reaction;
+  const promise = r.withinSeconds;
+  return h(
+    "div",
+    { class: "scales" },
+    scale({
+      title: "Submitted to first instruction, last hour", from: o.p50Seconds, to: o.p99Seconds, limit: o.objectiveSeconds,
+      rows: [["p50", o.p50Seconds ? span(o.p50Seconds) : "–"], ["p99", o.p99Seconds ? span(o.p99Seconds) : "–", o.objectiveSeconds > 0 && o.p99Seconds > o.objectiveSeconds], ["objective", span(o.objectiveSeconds)]],
+    }),
+    scale({
+      title: "Reaction: no sandbox free to first instruction", from: r.p50Seconds, to: r.maxSeconds, limit: promise,
+      rows: r.samples ? [["p50", span(r.p50Seconds)], ["p95", span(r.p95Seconds)], ["worst", span(r.maxSeconds), r.maxSeconds > promise], ["promised", span(promise)]] : [["not needed yet", ""], ["promised", span(promise)]],
+      note: r.samples ? [`${plural(r.samples, "time")} lately, `, h("a", { href: "#/nodes" }, "stage by stage")] : "every task found a sandbox ready, or none came",
+    }),
+  );
+}
+
+/** scale is one span of times on a scale of decades. */
+function scale({ title, from, to, limit, rows, note }) {
   const low = -3;
-  const high = Math.log10(Math.max(300, p99 * 1.5));
+  const high = Math.log10(Math.max(300, to * 1.5));
   const at = (s) => `${Math.max(0, Math.min(100, ((Math.log10(Math.max(s, 1e-3)) - low) / (high - low)) * 100)).toFixed(2)}%`;
   const marks = [[0.001, "1 ms"], [0.01, "10 ms"], [0.1, "100 ms"], [1, "1 s"], [10, "10 s"], [100, "100 s"]];
-  const late = p99 > objective && objective > 0;
+  const late = limit > 0 && to > limit;
   return h(
     "section",
-    { class: "scale", "aria-label": `Start in the last hour: p50 ${span(p50)}, p99 ${span(p99)}, objective ${span(objective)}, reaction ${span(react)}` },
-    h("div", { class: "row-head" }, h("h2", {}, "Submitted to first instruction, last hour"), h("ul", { class: "keys" }, h("li", {}, "p50 ", h("b", {}, p50 ? span(p50) : "–")), h("li", { class: late ? "bad" : "" }, "p99 ", h("b", {}, p99 ? span(p99) : "–")), h("li", {}, "objective ", h("b", {}, span(objective))), h("li", {}, "react within ", h("b", {}, span(react))))),
+    { class: "scale", "aria-label": `${title}: ${rows.map(([k, v]) => `${k} ${v}`).join(", ")}` },
+    h("div", { class: "row-head" }, h("h2", {}, title), h("ul", { class: "keys" }, rows.map(([k, v, bad]) => h("li", { class: bad ? "bad" : "" }, `${k} `, v ? h("b", {}, v) : null)))),
     h(
       "div",
       { class: "scale-line", "aria-hidden": "true" },
       marks.map(([s, text]) => h("span", { class: "scale-tick", style: { left: at(s) } }, text)),
-      p99 ? h("i", { class: `scale-span ${late ? "late" : ""}`, style: { left: at(p50), width: `calc(${at(p99)} - ${at(p50)})` } }) : null,
-      p50 ? h("i", { class: "scale-dot", style: { left: at(p50) } }) : null,
-      p99 ? h("i", { class: `scale-dot hollow ${late ? "late" : ""}`, style: { left: at(p99) } }) : null,
-      objective ? h("i", { class: "scale-limit", style: { left: at(objective) } }) : null,
-      h("i", { class: "scale-limit far", style: { left: at(react) } }),
+      to ? h("i", { class: `scale-span ${late ? "late" : ""}`, style: { left: at(from), width: `calc(${at(to)} - ${at(from)})` } }) : null,
+      from ? h("i", { class: "scale-dot", style: { left: at(from) } }) : null,
+      to ? h("i", { class: `scale-dot hollow ${late ? "late" : ""}`, style: { left: at(to) } }) : null,
+      limit ? h("i", { class: "scale-limit", style: { left: at(limit) } }) : null,
     ),
+    note ? h("p", { class: "scale-note muted" }, note) : null,
   );
-}
-
-/** seconds reads a duration as Go writes it. */
-export function seconds(text) {
-  if (!text) return 0;
-  const unit = { h: 3600, m: 60, s: 1, ms: 0.001, d: 86400 };
-  let sum = 0;
-  for (const m of String(text).matchAll(/([\d.]+)(ms|h|m|s|d)/g)) sum += Number(m[1]) * unit[m[2]];
-  return sum;
 }
 
 function pools(f) {
@@ -230,17 +239,20 @@ function recent() {
   );
 }
 
-function strip(series) {
+function strip(series, f, sum) {
   if (!series) return h("div", { class: "strip" });
-  const to = Date.parse(series.until);
-  const from = Date.parse(series.since);
+  const to = Math.max(Date.parse(series.until), Date.parse(f.at));
+  const from = to - 900e3;
+  // The journal has a decision that changes nothing once a minute: what is there now ends the picture.
+  const now = { at: f.at, backlog: f.backlog, inFlight: f.inFlight, running: sum("running"), starting: sum("starting"), ready: sum("ready") };
+  const points = [...series.points.filter((p) => Date.parse(p.at) < Date.parse(f.at)), now];
   const width = Math.min(1600, Math.max(320, document.querySelector(".strip-part")?.clientWidth || innerWidth - 32));
-  const pick = (k) => series.points.map((p) => ({ t: Date.parse(p.at), v: p[k], end: to }));
-  const demand = series.points.map((p) => ({ t: Date.parse(p.at), v: p.backlog + p.inFlight, end: to }));
+  const pick = (k) => points.map((p) => ({ t: Date.parse(p.at), v: p[k], end: to }));
+  const demand = points.map((p) => ({ t: Date.parse(p.at), v: p.backlog + p.inFlight, end: to }));
   return h(
     "div",
     { class: "strip" },
-    series.points.length
+    series.points.length || f.pools.length
       ? lane({ width, height: 190, from, to, gap: 95e3, bottom: 20, label: "Demand and sandboxes in the last 15 minutes", areas: [{ tone: "running", points: pick("running") }, { tone: "starting", points: pick("starting") }, { tone: "warm", points: pick("ready") }], lines: [{ tone: "demand", points: demand }] })
       : empty("No decision was journaled yet."),
   );

@@ -16,6 +16,8 @@ const groups = {
   cancelled: ["Cancelled", "cancelled"],
 };
 
+const mostRows = 10000; // in the page
+
 const waited = (t) => (t.state === "queued" ? since(t.dueAt) : has(t.startedAt) ? (Date.parse(t.startedAt) - Date.parse(t.dueAt)) / 1000 : null);
 const ran = (t) => (has(t.startedAt) ? ((has(t.endedAt) ? Date.parse(t.endedAt) : Date.now()) - Date.parse(t.startedAt)) / 1000 : null);
 
@@ -67,7 +69,7 @@ export function start({ redraw }) {
     redraw();
   };
   const more = async () => {
-    if (loading || !before || !rows || rows.length >= 10000) return;
+    if (loading || !before || !rows || rows.length >= mostRows) return;
     loading = true;
     const q = asked;
     try {
@@ -92,6 +94,13 @@ export function start({ redraw }) {
   const stopWatching = watch((what) => what === "events" && live.events.at(-1)?.layer === "tasks" && !timer && (timer = setTimeout(() => ((timer = 0), load()), 1000)));
   const table = new Table({ columns, redraw, label: "Tasks", sort: "submitted", down: true, open: (t) => `#/task/${encodeURIComponent(t.id)}`, near: (first, last) => last >= (rows?.length || 0) && more() });
 
+  // The server knows one order, the newest first; any other is one of what is loaded.
+  const partial = () => {
+    if (!before || !rows?.length || (table.sort === "submitted" && table.down)) return null;
+    const full = rows.length >= mostRows;
+    return h("span", { class: "muted sorted-of", role: "status" }, `Sorted among the newest ${count(rows.length)}; there are more. `, full ? "Narrow the search for the others." : h("button", { class: "button", disabled: loading, onclick: more }, "Load more"));
+  };
+
   const draw = () => {
     const found = rows || [];
     if (rows && !rows.length && before) more(); // the search goes on further back
@@ -113,6 +122,7 @@ export function start({ redraw }) {
           rows = null;
           load();
         }),
+        partial(),
       ),
       problem ? h("p", { class: "problem", role: "alert" }, problem) : null,
       !rows ? h("div", { class: "loading" }) : found.length ? table.draw(found) : empty(text || label ? "No task fits the search." : "No task here.", chosen === "all" && !label && !rows.length ? "Submit one here, or with `muster submit`." : null),

@@ -6,8 +6,9 @@ import { capital, clock, count, moment, span, words } from "./format.js";
 import { chips, empty, title } from "./parts.js";
 import { lane } from "./chart.js";
 import { eventRow, sign, subject } from "./events.js";
+import { askPast, beforeNote, holesIn, journalBegan, longest, pastLanes, pastNote, pastPoints, pastReadout, pastSums } from "./past.js";
 
-const ranges = [["900", "15 min"], ["3600", "1 h"], ["21600", "6 h"], ["86400", "24 h"], ["604800", "7 d"], ["2592000", "30 d"]];
+const ranges = [["900", "15 min"], ["3600", "1 h"], ["21600", "6 h"], ["86400", "24 h"], ["604800", "7 d"], ["2592000", "30 d"], ["7776000", "90 d"], ["31536000", "1 y"]];
 
 export function legend() {
   const items = [["demand", "demand"], ["running", "running"], ["starting", "starting"], ["warm", "warm"]];
@@ -16,6 +17,7 @@ export function legend() {
 
 const left = 36;
 const right = 8;
+const hour = 3600e3;
 
 export function start({ redraw }) {
   let range = "900";
@@ -30,22 +32,39 @@ export function start({ redraw }) {
   let width = 1000;
 
   let ahead = null; // what is expected
+  let past = null; // of the ledger: instead of the series, or before it
+  let journal = null; // when the oldest decision was made
+  let far = false; // the ledger alone is drawn
+  let asked = 0; // of what is loaded, the newest question counts
   // A fourth of the time on top is what is expected, where that says something.
   const foresees = () => !zoom && Number(range) >= 3600 && Number(range) <= 604800;
   const bounds = () => (zoom ? zoom : [Date.now() - Number(range) * 1000, Date.now()]);
   const load = async (signal) => {
     const [from, to] = bounds();
+    const turn = ++asked;
     const at = `since=${new Date(from).toISOString()}&until=${new Date(to).toISOString()}`;
     const step = Math.max(1, Math.ceil((to - from) / 1000 / 400));
     try {
+      if (to - from > longest) {
+        const got = await Promise.all([askPast(from, to, signal), journalBegan(signal)]);
+        if (turn !== asked) return;
+        [past, journal] = got;
+        [far, series, ahead, events, problem] = [true, { points: [], stepSeconds: 0 }, null, [], ""];
+        return redraw();
+      }
       const horizon = `${Math.max(1, Math.round(Number(range) / 240))}m`;
       const [s, e, f] = await Promise.all([ask(`v1/fleet/series?${at}&step=${step}s`, { signal }), scalingSince(new Date(from), signal), foresees() ? ask(`v1/forecast?horizon=${horizon}`, { signal }).catch(() => null) : null]);
-      series = s;
+      const first = s.points.length ? Date.parse(s.points[0].at) : null;
+      const missing = (first ?? to) - from > Math.max(hour, s.stepSeconds * 2000) || (first === null && from < Date.now() - hour);
+      const before = missing ? await askPast(from, first ?? to, signal) : null;
+      if (turn !== asked) return;
+      [far, past, journal, series] = [false, before, first, s];
       ahead = f?.steps?.length ? f : null;
       events = e.filter((x) => Date.parse(x.at) <= to);
       problem = "";
     } catch (err) {
       if (err.name === "AbortError") throw err;
+      if (turn !== asked) return;
       problem = err.message;
     }
     redraw();
@@ -92,13 +111,13 @@ export function start({ redraw }) {
       ),
     ];
     if (!series) return [span0, problem ? h("p", { class: "problem", role: "alert" }, problem) : h("div", { class: "loading" })];
-    const points = series.points.map((p) => ({ ...p, t: Date.parse(p.at) }));
-    const pick = (f) => points.map((p) => ({ t: p.t, v: f(p), end: now }));
+    const told = series.points.map((p) => ({ ...p, t: Date.parse(p.at), end: now }));
+    const points = [...pastPoints(past, told[0]?.t ?? now), ...told];
     const gap = Math.max(95e3, series.stepSeconds * 1500);
     const most = live.spec?.spec.capacity?.sandboxes?.max;
     const common = { width, from, to, gap, left, cursor };
+    const holes = past ? holesIn(points.filter((p) => p.past), from, told[0]?.t ?? now) : [];
     const expected = ahead && foresees() ? ahead.steps.map((x) => ({ t: Math.max(now, Date.parse(x.from)), end: Math.min(to, Date.parse(x.from) + ahead.stepSeconds * 1000), lo: x.demand.p10, hi: x.demand.p90, v: x.demand.p50 })).filter((x) => x.t < to && x.end > now) : [];
-    const floors = points.some((p) => p.floor > 0);
     const at = cursor === null || cursor > now ? null : points.findLast((p) => p.t <= cursor) || null;
     return [
       span0,
@@ -138,22 +157,32 @@ export function start({ redraw }) {
             redraw();
           },
         },
-        h("div", { class: "lane-head" }, h("h2", {}, "Demand and sandboxes"), legend(), expected.length ? h("span", { class: "muted" }, `the band is what is expected, 8 of 10 times`) : null),
-        points.length
-          ? lane({ ...common, height: 220, label: "Demand beside running, starting and warm sandboxes", limit: most ?? null, areas: [{ tone: "running", points: pick((p) => p.running) }, { tone: "starting", points: pick((p) => p.starting) }, { tone: "warm", points: pick((p) => p.ready) }], bands: [{ tone: "demand", points: expected }], lines: [{ tone: "demand", points: pick((p) => p.backlog + p.inFlight) }, { tone: "target", points: expected }] })
-          : empty("No decision was journaled in this time."),
-        marks(events, from, to, width, chosen, choose),
-        h("div", { class: "lane-head" }, h("h2", {}, "Warm"), h("ul", { class: "keys" }, h("li", { class: "tone-warm" }, h("i", { "aria-hidden": "true" }), "ready"), h("li", { class: "tone-target" }, h("i", { class: "dash", "aria-hidden": "true" }), "wanted beyond demand"), floors ? h("li", { class: "tone-bad" }, h("i", { class: "dash", "aria-hidden": "true" }), "floor of the calendar") : null)),
-        points.length ? lane({ ...common, height: 90, label: "Warm sandboxes", areas: [{ tone: "warm", points: pick((p) => p.ready) }], lines: [{ tone: "target", points: pick((p) => p.warmTarget) }, ...(floors ? [{ tone: "bad", points: pick((p) => p.floor) }] : [])] }) : null,
-        h("div", { class: "lane-head" }, h("h2", {}, "Nodes")),
-        points.length ? lane({ ...common, height: 86, bottom: 20, label: "Nodes", areas: [{ tone: "node", points: pick((p) => p.nodes) }], lines: [{ tone: "target", points: pick((p) => p.nodesDesired) }] }) : null,
+        far ? pastLanes(points, past?.stepSeconds, common) : lanes({ points, told, expected, most: past ? null : most, common: { ...common, holes } }, () => marks(events, from, to, width, chosen, choose)),
         drag && Math.abs(drag.to - drag.from) > whole / 200 ? h("div", { class: "brush", style: brush(drag, from, to, width) }) : null,
-        cursor > now && expected.length ? foreseen(expected, cursor, whole) : at ? readout(at, cursor, whole) : h("div", { class: "readout muted" }, "Point at the chart for values, drag to zoom, choose a mark for its decision."),
+        cursor > now && expected.length ? foreseen(expected, cursor, whole) : at ? (at.past ? pastReadout(at) : readout(at, cursor, whole)) : h("div", { class: "readout muted" }, far ? "Point at the chart for values, drag to zoom." : "Point at the chart for values, drag to zoom, choose a mark for its decision."),
       ),
-      h("div", { class: "split" }, h("section", { class: "recent" }, h("h2", {}, "Scaling events"), events.length ? h("ol", { class: "events tall", "aria-label": "Scaling events, newest first" }, events.slice(-200).reverse().map((e) => eventRow(e, { chosen: chosen?.seq === e.seq, choose, whole: true }))) : empty("Nothing was scaled in this time.")), decision(chosen, why)),
+      past && (far ? [pastSums(points), pastNote(past, journal)] : beforeNote(past, journal)),
+      far ? null : h("div", { class: "split" }, h("section", { class: "recent" }, h("h2", {}, "Scaling events"), events.length ? h("ol", { class: "events tall", "aria-label": "Scaling events, newest first" }, events.slice(-200).reverse().map((e) => eventRow(e, { chosen: chosen?.seq === e.seq, choose, whole: true }))) : empty("Nothing was scaled in this time.")), decision(chosen, why)),
     ];
   };
   return { title: () => "Timeline", stop, draw };
+}
+
+/** lanes draws what the journal tells; points also hold what the ledger knows of before. */
+function lanes({ points, told, expected, most, common }, marked) {
+  const pick = (f, list = points) => list.map((p) => ({ t: p.t, v: f(p), gap: p.gap, end: p.end }));
+  const floors = told.some((p) => p.floor > 0);
+  return [
+    h("div", { class: "lane-head" }, h("h2", {}, "Demand and sandboxes"), legend(), expected.length ? h("span", { class: "muted" }, `the band is what is expected, 8 of 10 times`) : null),
+    points.length
+      ? lane({ ...common, height: 220, label: "Demand beside running, starting and warm sandboxes", limit: most ?? null, areas: [{ tone: "running", points: pick((p) => p.running) }, { tone: "starting", points: pick((p) => p.starting) }, { tone: "warm", points: pick((p) => p.ready) }], bands: [{ tone: "demand", points: expected }], lines: [{ tone: "demand", points: pick((p) => p.backlog + p.inFlight, told) }, { tone: "target", points: expected }] })
+      : empty("No decision was journaled in this time."),
+    marked(),
+    h("div", { class: "lane-head" }, h("h2", {}, "Warm"), h("ul", { class: "keys" }, h("li", { class: "tone-warm" }, h("i", { "aria-hidden": "true" }), "ready"), h("li", { class: "tone-target" }, h("i", { class: "dash", "aria-hidden": "true" }), "wanted beyond demand"), floors ? h("li", { class: "tone-bad" }, h("i", { class: "dash", "aria-hidden": "true" }), "floor of the calendar") : null)),
+    points.length ? lane({ ...common, height: 90, label: "Warm sandboxes", areas: [{ tone: "warm", points: pick((p) => p.ready) }], lines: [{ tone: "target", points: pick((p) => p.warmTarget, told) }, ...(floors ? [{ tone: "bad", points: pick((p) => p.floor, told) }] : [])] }) : null,
+    h("div", { class: "lane-head" }, h("h2", {}, "Nodes")),
+    points.length ? lane({ ...common, height: 86, bottom: 20, label: "Nodes", areas: [{ tone: "node", points: pick((p) => p.nodes) }], lines: [{ tone: "target", points: pick((p) => p.nodesDesired, told) }] }) : null,
+  ];
 }
 
 function brush(d, from, to, width) {

@@ -5,7 +5,7 @@ import { h } from "./dom.js";
 import { ask, live, tell } from "./api.js";
 import { count, hours, money, share, span } from "./format.js";
 import { chips } from "./parts.js";
-import { acting } from "./role.js";
+import { acting, mayAct } from "./role.js";
 
 const ranges = [["168h", "7 d"], ["336h", "14 d"], ["720h", "30 d"]];
 const rivals = ["keda", "hpa", "kpa", "reactive", "schedule", "fixed", "clairvoyant"];
@@ -178,6 +178,8 @@ function change(s, act) {
             s.dry.awaits?.length ? h("p", { class: "note" }, `Only a new start takes over ${s.dry.awaits.join(", ")}.`) : null,
             s.dry.byHand ? h("p", { class: "muted" }, "This control plane takes no changes here: put this into the Fleet by hand.") : h("div", { class: "ifs-end" }, h("button", acting("change the fleet", { class: "primary", disabled: s.busy, onclick: () => act.apply(false) }), "Put it in force"), h("button", { class: "button", onclick: () => ((s.dry = null), act.redraw()) }, "Not now")),
           ]
-        : h("div", { class: "ifs-end" }, h("button", acting("change the fleet", { class: "button", disabled: s.busy, onclick: () => act.apply(true) }), "Show as a change of the fleet")),
+        : mayAct()
+          ? h("div", { class: "ifs-end" }, h("button", { class: "button", disabled: s.busy, onclick: () => act.apply(true) }, "Show as a change of the fleet"))
+          : h("p", { class: "muted" }, "What is asked here changes nothing; an operator can put it in force."),
   );
 }
