@@ -121,7 +121,8 @@ func (k *cluster) lead(ctx context.Context) error {
 		return err
 	}
 	op, err := operator.New(operator.Options{
-		Client: k.client, Dynamic: k.dynamic, Namespace: k.fleets(), Start: k.start, DrainTimeout: k.o.drain, Logger: k.log,
+		Client: k.client, Dynamic: k.dynamic, Namespace: k.fleets(), Start: k.start, Check: k.check, Past: k.past,
+		DrainTimeout: k.o.drain, Logger: k.log,
 		Plane: operator.Plane{Namespace: k.namespace, Pod: os.Getenv("POD_NAME")},
 	})
 	if err != nil {
