@@ -67,7 +67,8 @@ func serveCluster(ctx context.Context, o serveOptions, c daemonConfig) error {
 	k.front = f
 	k.log.Info("serving", "address", g.address(), "namespace", k.namespace)
 	return operator.Election{
-		Client: k.client, Namespace: k.namespace, Name: "muster", Identity: identity(), Pod: os.Getenv("POD_NAME"), Logger: k.log,
+		Client: k.client, Namespace: k.namespace, Name: o.lease, Fleets: k.fleets(),
+		Identity: identity(), Pod: os.Getenv("POD_NAME"), Logger: k.log,
 	}.Lead(ctx, k.lead)
 }
 
