@@ -43,7 +43,7 @@ func (k *keeper) read(ctx context.Context, u *unstructured.Unstructured) {
 		return
 	}
 	if k.bad == nil || k.bad.Error() != err.Error() {
-		k.op.o.Logger.Warn("a fleet is invalid; what ran before goes on", "fleet", k.key.String(), "error", err)
+		k.op.o.Logger.Warn("a fleet is invalid; what ran before, if anything, goes on", "fleet", k.key.String(), "error", err)
 	}
 	k.bad = err
 	if !invalid {
@@ -58,7 +58,8 @@ func (k *keeper) read(ctx context.Context, u *unstructured.Unstructured) {
 		k.problem(fmt.Errorf("read its last good spec: %w", rerr))
 		k.recheck = k.op.o.Clock().Add(looksBetween * k.op.o.Every)
 	case !invalid && (last.Spec == nil || bytes.Equal(last.Written, f.Written)):
-		k.bad, k.fleet = nil, f // it has no other: starting it says what is missing
+		// It has no other: starting it, again and again, says what is missing.
+		k.bad, k.fleet, k.recheck = nil, f, time.Time{}
 	default:
 		k.failed, k.fleet = nil, last
 	}

@@ -194,6 +194,9 @@ func TestRefusedHere(t *testing.T) {
 	if w.runnerOf("agents") != first || first.has(func(r *fakeRunner) bool { return r.closed }) {
 		t.Error("a change that cannot be carried ended what ran")
 	}
+	if s, _ := statusIn(t.Context(), c, ns, "lone"); s.Summary != summaryReady {
+		t.Errorf("the one that has nothing else is %+v", s) // the test's Start takes everything
+	}
 	w.mu.Lock()
 	w.refuse = nil
 	w.mu.Unlock()
