@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"log/slog"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"muster.dev/muster/api/v1alpha1"
@@ -75,4 +77,69 @@ spec:
 			t.Errorf("with %v held %d tasks wait for their tenant, want %d", c.tenants, n, c.want)
 		}
 	}
+}
+
+// TestConsumersHoldTenants: a process of its own that carries tasks holds the
+// tenants that the control plane names, also where it came after, and lets go of
+// them again; an unreadable setting changes nothing.
+func TestConsumersHoldTenants(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		spec, err := v1alpha1.ParseFleet([]byte(`
+apiVersion: muster.dev/v1alpha1
+kind: Fleet
+metadata: {name: agents}
+spec:
+  templates: [{name: default}]
+  tenants: [{name: pay, budget: {perHour: 2}}, {name: web}]
+  cost: {nodeHourUSD: 1}
+`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		store := memory.New(memory.Options{})
+		defer store.Close()
+		say := func(held string) {
+			t.Helper()
+			if err := store.PutSetting(t.Context(), settingHeld, []byte(held)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, tenant := range []fleet.TenantID{"pay", "web"} {
+			now := time.Now()
+			task := fleet.Task{ID: fleet.NewTaskID(now), SubmittedAt: now, Spec: fleet.TaskSpec{Tenant: tenant, Template: "default", Command: []string{"true"}}}
+			if _, err := store.Submit(t.Context(), []fleet.Task{task}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		say(`["pay"]`) // before it starts
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			followHeld(ctx, store, spec)
+		}()
+		for _, c := range []struct {
+			say  string
+			want int
+		}{{"", 1}, {`["pay","web"]`, 2}, {"{", 2}, {`[]`, 0}, {`["web"]`, 1}, {"null", 0}} {
+			if c.say != "" {
+				say(c.say)
+			}
+			time.Sleep(heldEvery)
+			synctest.Wait()
+			s, err := store.Queue().Stats(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			n := 0
+			for _, p := range s.Pools {
+				n += p.Held
+			}
+			if n != c.want {
+				t.Errorf("after %s %d tasks wait for their tenant, want %d", c.say, n, c.want)
+			}
+		}
+		stop()
+		<-ended
+	})
 }

@@ -95,26 +95,7 @@ func (a *advisor) all(ctx context.Context) error {
 			return err
 		}
 	}
-	return a.spot()
-}
-
-// spot tells the price of spot nodes, where the list has one.
-func (a *advisor) spot() error {
-	seen := a.lab.Seen.Kind
-	if a.out.Basis.FixedNodes > 0 || seen.Capacity == "spot" {
-		return nil
-	}
-	tariff, err := a.lab.Rules.Tariff(a.fleet)
-	if err != nil {
-		return err
-	}
-	kind := seen
-	kind.Capacity, kind.Group = "spot", ""
-	prices, _ := tariff.For(kind, a.lab.Now)
-	if p, now := int64(prices.PerHour(a.lab.Now)), a.out.Basis.NodeHourMicroUSD; p > 0 && p < now {
-		a.withhold(fleet.AdviceSpot, "%s", a.spotText(float64(p)/1e6, float64(now)/1e6))
-	}
-	return nil
+	return a.spot(ctx)
 }
 
 // finish orders and numbers the items.
@@ -144,6 +125,9 @@ func (a *advisor) caseOf(f *v1alpha1.Fleet, c *candidate, from time.Time) whatif
 	x := whatif.Case{Fleet: f, From: from}
 	if c.kind != nil {
 		x.Kind, x.Shape = &c.kind.kind, &c.kind.shape
+	}
+	if c.lasts > 0 {
+		x.NodeFailures = 1 / c.lasts.Hours()
 	}
 	return x
 }

@@ -3,6 +3,7 @@ package advise
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -253,6 +254,37 @@ func TestNodeSizes(t *testing.T) {
 		t.Errorf("%s", n.Patch)
 	}
 	if !withheld(a, fleet.AdviceNodeSize, "c9z.huge: none of them has been seen") || !withheld(a, fleet.AdviceSpot, "$0.13 an hour where m7i.2xlarge cost $0.4") {
+		t.Errorf("%+v", a.Withheld)
+	}
+}
+
+// TestSpot: spot nodes are advised as they are if each is taken back once a day,
+// with the label of the provider whose labels the fleet's selector has; where
+// that breaks the objective, or no label is known, it is told and not advised.
+func TestSpot(t *testing.T) {
+	prices := `    prices:
+      - {instanceType: m7i.2xlarge, perHour: 0.4}
+      - {instanceType: m7i.2xlarge, capacity: spot, perHour: %s}
+`
+	with := func(selector, spot string) fleet.Advice {
+		text := strings.Replace(cluster, "{pool: agents}", selector, 1) + fmt.Sprintf(prices, spot)
+		return advice(t, input(t, text, office(func(int) int64 { return 3900 << 20 }), node))
+	}
+	a := with("{karpenter.sh/nodepool: agents}", "0.13")
+	s := of(a, fleet.AdviceSpot)
+	if s == nil {
+		t.Fatalf("%+v", a.Withheld)
+	}
+	if want := `{"spec":{"nodes":{"kubernetes":{"nodeSelector":{"karpenter.sh/capacity-type":"spot"}}}}}`; string(s.Patch) != want {
+		t.Errorf("%s, want %s", s.Patch, want)
+	}
+	if s.Saved.Share < 0.5 || s.Saved.Share > 0.7 || s.After.Lost == 0 || s.After.Lost > s.After.Tasks/10 || !strings.Contains(s.Effect, "tasks begin again") || !strings.Contains(s.Why, "once in 24 hours, which was not measured") {
+		t.Errorf("%+v", s)
+	}
+	if a := with("{pool: agents}", "0.13"); of(a, fleet.AdviceSpot) != nil || !withheld(a, fleet.AdviceSpot, "nodeSelector to say") {
+		t.Errorf("%+v", a.Withheld)
+	}
+	if a := with("{eks.amazonaws.com/nodegroup: agents}", "0.399"); of(a, fleet.AdviceSpot) != nil || !withheld(a, fleet.AdviceSpot, "it is none that saves 1 %") {
 		t.Errorf("%+v", a.Withheld)
 	}
 }

@@ -33,8 +33,9 @@ type lever struct {
 // candidate is one value of a lever.
 type candidate struct {
 	title, why, note string
-	spec             tree      // the patch, below spec
-	kind             *nodeKind // of the nodes it is for; nil: as they are
+	spec             tree          // the patch, below spec
+	kind             *nodeKind     // of the nodes it is for; nil: as they are
+	lasts            time.Duration // until a node is lost, in the mean; 0: for ever
 }
 
 // nodeKind is another kind of node.
@@ -46,8 +47,8 @@ type nodeKind struct {
 const (
 	// leastSaving is the share that has to be saved.
 	leastSaving = 0.01
-	// slack is by how much more tasks may be late than now, where the objective is
-	// met: what two simulations differ by from chance.
+	// slack is by how much more tasks may be late than now: what two simulations
+	// differ by from chance.
 	slack = 0.0005
 	// mend is the least share of tasks that must no longer be late to be worth
 	// money.
@@ -71,10 +72,10 @@ func (w want) good(now, then *fleet.WhatIfOutcome) bool {
 	if w == moreRoom {
 		saves = saves || then.MicroUSD <= now.MicroUSD && then.Slots > now.Slots
 	}
-	if now.Meets {
-		return saves && then.Meets && then.Within >= now.Within-slack
+	if saves && then.Within >= now.Within-slack && (then.Meets || !now.Meets) {
+		return true
 	}
-	return saves && then.Within >= now.Within || then.Within >= now.Within+mend && (then.Meets || then.MicroUSD <= now.MicroUSD)
+	return !now.Meets && then.Within >= now.Within+mend && (then.Meets || then.MicroUSD <= now.MicroUSD)
 }
 
 // better tells which of two good outcomes to advise: one that meets the
@@ -128,7 +129,7 @@ func (a *advisor) judge(ctx context.Context, l lever) error {
 // names are levers in words.
 var names = map[string]string{
 	fleet.AdviceMemory: "memory limits", fleet.AdviceMinimum: "the standing minimum of sandboxes", fleet.AdviceNodesMin: "the standing minimum of nodes",
-	fleet.AdviceFloor: "floors", fleet.AdviceHold: "hold times", fleet.AdviceNodeSize: "the size of nodes",
+	fleet.AdviceFloor: "floors", fleet.AdviceHold: "hold times", fleet.AdviceNodeSize: "the size of nodes", fleet.AdviceSpot: "spot nodes",
 }
 
 // reason says why none of some candidates is advised.

@@ -209,19 +209,6 @@ const instanceLabel = "node.kubernetes.io/instance-type"
 // by default (https://kubernetes.io/docs/setup/best-practices/cluster-large/).
 const mostPods = 100
 
-// spot says what spot prices would be worth, and why they are not advised.
-func (a *advisor) spotText(price, now float64) string {
-	return fmt.Sprintf("spot nodes: they cost $%.4g an hour where %s cost $%.4g; how often they are taken back has not been measured here: give a node group of its own to them first",
-		price, orThese(a.lab.Seen.Kind.InstanceType), now)
-}
-
-func orThese(v string) string {
-	if v == "" {
-		return "these"
-	}
-	return v
-}
-
 // instanceTypes are those of a price list, on demand, in its order.
 func instanceTypes(c *v1alpha1.Cost) (out []string) {
 	for i := range c.Prices {

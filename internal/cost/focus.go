@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"time"
 
@@ -32,11 +33,12 @@ var FocusColumns = []string{
 type Focus struct {
 	Fleet string // name of the fleet: the billing account
 	csv   *csv.Writer
+	lines map[Key][]string // of each key the columns that are the same in each hour
 }
 
 // NewFocus writes the head of a table.
 func NewFocus(w io.Writer, fleetName string) (*Focus, error) {
-	f := &Focus{Fleet: fleetName, csv: csv.NewWriter(w)}
+	f := &Focus{Fleet: fleetName, csv: csv.NewWriter(w), lines: map[Key][]string{}}
 	return f, f.csv.Write(FocusColumns)
 }
 
@@ -48,37 +50,74 @@ func (f *Focus) Close() error {
 
 const focusTime = "2006-01-02T15:04:05Z"
 
+// columnsOf are the places of columns in FocusColumns.
+func columnsOf(names ...string) []int {
+	out := make([]int, len(names))
+	for i, n := range names {
+		out[i] = slices.Index(FocusColumns, n)
+	}
+	return out
+}
+
+var (
+	moneyColumns = columnsOf("BilledCost", "ContractedCost", "EffectiveCost", "ListCost")
+	hoursColumns = columnsOf("ConsumedQuantity", "PricingQuantity")
+	timeColumns  = columnsOf("BillingPeriodStart", "BillingPeriodEnd", "ChargePeriodStart", "ChargePeriodEnd")
+)
+
 // Hour writes the rows of one hour, a row a line that cost something or took
 // time.
 func (f *Focus) Hour(from time.Time, b *Book) error {
+	from = from.UTC()
+	month := time.Date(from.Year(), from.Month(), 1, 0, 0, 0, 0, time.UTC)
+	var times [4]string
+	for i, t := range []time.Time{month, month.AddDate(0, 1, 0), from, from.Add(time.Hour)} {
+		times[i] = t.Format(focusTime)
+	}
 	for _, k := range b.keys() {
 		s := b.Lines[k]
 		if s.Amount == 0 && s.Millis == 0 {
 			continue
 		}
-		row := f.row(from.UTC(), k, s)
-		record := make([]string, len(FocusColumns))
-		for i, c := range FocusColumns {
-			record[i] = row[c]
+		line := f.line(k)
+		for i, c := range timeColumns {
+			line[c] = times[i]
 		}
-		if err := f.csv.Write(record); err != nil {
+		money, hours := s.Amount.USD(), strconv.FormatFloat(inHours(s.Millis), 'f', 6, 64)
+		for _, c := range moneyColumns {
+			line[c] = money
+		}
+		for _, c := range hoursColumns {
+			line[c] = hours
+		}
+		if err := f.csv.Write(line); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// row is one line by column; what is not there is null.
-func (f *Focus) row(from time.Time, k Key, s Sum) map[string]string {
-	month := time.Date(from.Year(), from.Month(), 1, 0, 0, 0, 0, time.UTC)
-	money, hours := s.Amount.USD(), strconv.FormatFloat(inHours(s.Millis), 'f', 6, 64)
+// line is that of a key, with the hour and its sums to be filled in.
+func (f *Focus) line(k Key) []string {
+	if l := f.lines[k]; l != nil {
+		return l
+	}
+	row := f.constant(k)
+	l := make([]string, len(FocusColumns))
+	for i, c := range FocusColumns {
+		l[i] = row[c]
+	}
+	f.lines[k] = l
+	return l
+}
+
+// constant is what does not change of a key's rows, by column; what is not there
+// is null.
+func (f *Focus) constant(k Key) map[string]string {
 	row := map[string]string{
-		"BilledCost": money, "ContractedCost": money, "EffectiveCost": money, "ListCost": money,
 		"BillingAccountId": f.Fleet, "BillingAccountName": f.Fleet, "BillingCurrency": "USD",
-		"BillingPeriodStart": month.Format(focusTime), "BillingPeriodEnd": month.AddDate(0, 1, 0).Format(focusTime),
-		"ChargePeriodStart": from.Format(focusTime), "ChargePeriodEnd": from.Add(time.Hour).Format(focusTime),
 		"ChargeCategory": "Usage", "ChargeFrequency": "Usage-Based", "ChargeDescription": describe(k),
-		"ConsumedQuantity": hours, "ConsumedUnit": "Hours", "PricingQuantity": hours, "PricingUnit": "Hours", "PricingCategory": pricing(k.Kind),
+		"ConsumedUnit": "Hours", "PricingUnit": "Hours", "PricingCategory": pricing(k.Kind),
 		"InvoiceIssuerName": "Muster", "ProviderName": "Muster", "PublisherName": "Muster",
 		"ServiceCategory": "Compute", "ServiceName": "Muster agents", "ServiceSubcategory": "Containers",
 		"SubAccountId": string(k.Tenant), "SubAccountName": string(k.Tenant), "Tags": tags(k),

@@ -39,7 +39,7 @@ type Advice struct {
 // may save less than the sum.
 type AdviceItem struct {
 	Number  int             `json:"number" doc:"1 is the first"`
-	Kind    string          `json:"kind" enum:"template_memory,minimum,nodes_minimum,floor,hold,node_size"`
+	Kind    string          `json:"kind" enum:"template_memory,minimum,nodes_minimum,floor,hold,node_size,spot"`
 	Title   string          `json:"title"`
 	Why     string          `json:"why" doc:"What was measured"`
 	Effect  string          `json:"effect" doc:"What the simulator says of money and waits"`

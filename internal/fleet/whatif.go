@@ -48,6 +48,7 @@ type WhatIfOutcome struct {
 	WaitP99       float64 `json:"waitP99Seconds"`
 	Within        float64 `json:"within" doc:"Share of tasks that start within the objective, 0 to 1"`
 	Meets         bool    `json:"meets" doc:"At least 99 of 100 do"`
+	Lost          int64   `json:"lost,omitempty" doc:"Tasks begun again because a node was lost, where that is simulated"`
 	Launches      int     `json:"launches" doc:"Nodes requested"`
 	PeakNodes     int     `json:"peakNodes"`
 	Slots         int     `json:"slots" doc:"Sandboxes that a node was taken to hold"`

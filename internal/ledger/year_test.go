@@ -3,6 +3,7 @@ package ledger
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -111,4 +112,11 @@ func BenchmarkYear(b *testing.B) {
 			b.ReportMetric(float64(st.Size())/1e6, "MB")
 		})
 	}
+	b.Run("focus/744h", func(b *testing.B) {
+		for b.Loop() {
+			if err := s.Focus(b.Context(), fleet.CostQuery{Since: end.Add(-31 * 24 * time.Hour)}, io.Discard); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }

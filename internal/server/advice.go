@@ -45,11 +45,8 @@ func (s *Server) advice(ctx context.Context, in *struct {
 	}
 	var q fleet.AdviceQuery
 	var err error
-	if q.Since, err = s.since(in.Since); err != nil {
+	if q.Since, q.Until, err = s.times(in.Since, in.Until); err != nil {
 		return nil, err
-	}
-	if q.Until, err = s.since(in.Until); err != nil {
-		return nil, at("query.until", err)
 	}
 	if q.Zone, err = v1alpha1.ParseZone(in.Timezone); err != nil {
 		return nil, at("query.timezone", err)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -47,13 +48,19 @@ func (s *Server) costQuery(in CostSpan) (q fleet.CostQuery, err error) {
 	if s.Ledger == nil {
 		return q, fmt.Errorf("others run the workers of this fleet, and what they cost is not charged here: %w", fleet.ErrNotFound)
 	}
-	if q.Since, err = s.since(in.Since); err != nil {
-		return q, err
+	q.Since, q.Until, err = s.times(in.Since, in.Until)
+	return q, err
+}
+
+// times reads since and until of a query; what is empty is the zero time.
+func (s *Server) times(since, until string) (from, to time.Time, err error) {
+	if from, err = s.since(since); err != nil {
+		return from, to, err
 	}
-	if q.Until, err = s.since(in.Until); err != nil {
-		return q, at("query.until", err)
+	if to, err = s.since(until); err != nil {
+		err = at("query.until", err)
 	}
-	return q, nil
+	return from, to, err
 }
 
 func (s *Server) cost(ctx context.Context, in *costInput) (*body[fleet.CostReport], error) {

@@ -45,14 +45,7 @@ func (s *Server) decisionFilter(in *decisionsInput) (fleet.DecisionFilter, error
 		f.Limit = 100
 	}
 	var err error
-	if f.Since, err = s.since(in.Since); err != nil {
-		return f, err
-	}
-	if f.Until, err = s.since(in.Until); err != nil {
-		var wrong *fleet.FieldError
-		if errors.As(err, &wrong) {
-			wrong.Field = "query.until"
-		}
+	if f.Since, f.Until, err = s.times(in.Since, in.Until); err != nil {
 		return f, err
 	}
 	if !f.Since.IsZero() && !f.Until.IsZero() && f.Until.Before(f.Since) {

@@ -26,11 +26,8 @@ func (s *Server) evidence(ctx context.Context, in *struct {
 	}
 	var q fleet.EvidenceQuery
 	var err error
-	if q.Since, err = s.since(in.Since); err != nil {
+	if q.Since, q.Until, err = s.times(in.Since, in.Until); err != nil {
 		return nil, err
-	}
-	if q.Until, err = s.since(in.Until); err != nil {
-		return nil, at("query.until", err)
 	}
 	if !s.gathering.TryLock() {
 		return nil, fmt.Errorf("evidence is being gathered; ask again when it is done: %w", fleet.ErrFull)

@@ -218,7 +218,9 @@ func (w *World) loseBox(i int32) {
 		t.again = true
 		p.queue.pushFront(t)
 		w.waiting++
-		w.lost++
+		if t.arrived >= w.open && t.arrived < w.close {
+			w.lost++
+		}
 	}
 	w.freeBox(i)
 }

@@ -261,7 +261,7 @@ func outcome(r *sim.Result, c *sim.Config, w world) fleet.WhatIfOutcome {
 	hours := c.To.Sub(c.From).Hours()
 	o := fleet.WhatIfOutcome{
 		Policy: r.Policy, Tasks: r.Tasks, NodeHours: r.NodeSeconds / 3600, WaitP50: r.WaitP50, WaitP95: r.WaitP95, WaitP99: r.WaitP99,
-		Within: 1 - r.Late, Meets: 1-r.Late >= Target, Launches: r.Launches, PeakNodes: r.PeakNodes, Slots: c.Model.Slots,
+		Within: 1 - r.Late, Meets: 1-r.Late >= Target, Lost: r.Lost, Launches: r.Launches, PeakNodes: r.PeakNodes, Slots: c.Model.Slots,
 	}
 	if w.fixed > 0 {
 		o.NodeHours, o.Launches, o.PeakNodes = hours*float64(w.fixed), 0, w.fixed

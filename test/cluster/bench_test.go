@@ -178,7 +178,9 @@ func benchmarkPaced(b *testing.B) {
 	var waits []time.Duration
 	last := sent[0]
 	for i, at := range sent {
-		for _, a := range p.done(fmt.Sprint("paced-", i), each) {
+		all := p.done(fmt.Sprint("paced-", i), each)
+		b.Logf("pushed at %v: %v until the first was accepted, %v until the last", at.Sub(sent[0]).Round(time.Millisecond), all[0].Sub(at), all[each-1].Sub(at))
+		for _, a := range all {
 			waits = append(waits, a.Sub(at))
 			if a.After(last) {
 				last = a

@@ -179,8 +179,8 @@ func (m *machine) stop() {
 	_ = cmd.Process.Signal(syscall.SIGINT)
 	select {
 	case <-exited:
-	case <-time.After(30 * time.Second):
-		m.t.Errorf("muster up did not stop within 30 s of SIGINT")
+	case <-time.After(2 * time.Minute):
+		m.t.Errorf("muster up did not stop within 2 minutes of SIGINT")
 		_ = cmd.Process.Kill()
 		<-exited
 	}

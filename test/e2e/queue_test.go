@@ -141,7 +141,7 @@ func (m *machine) events(kind string) (out []fleet.Event) {
 
 func (w *worker) empty() {
 	w.t.Helper()
-	if err := w.q.WaitEmpty(w.t.Context(), 30*time.Second); err != nil {
+	if err := w.q.WaitEmpty(w.t.Context(), 2*time.Minute); err != nil {
 		w.t.Error(err)
 	}
 }

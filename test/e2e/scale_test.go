@@ -124,7 +124,7 @@ func TestScale(t *testing.T) {
 	}
 	// A stock for another such burst is kept for a while.
 	var n float64
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		if n, _ = m.metric(c, "sandboxes"); n < 20 {
 			break
 		}
@@ -196,7 +196,7 @@ func TestShadow(t *testing.T) {
 		t.Fatal(err)
 	}
 	var sh fleet.Shadow
-	eventually(t, 30*time.Second, "the comparison has a few seconds of both", func() bool {
+	eventually(t, 2*time.Minute, "the comparison has a few seconds of both", func() bool {
 		out := m.must("shadow", "-o", "json")
 		if err := json.Unmarshal([]byte(out), &sh); err != nil {
 			t.Fatalf("%v in %s", err, out)

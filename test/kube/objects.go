@@ -141,7 +141,7 @@ func (c *Cluster) served(ctx context.Context, crd *unstructured.Unstructured) er
 // await polls until the condition holds, half a minute at the most.
 func (c *Cluster) await(t testing.TB, what string, condition func(context.Context) error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	for {
 		err := condition(ctx)

@@ -128,7 +128,7 @@ func (s *servers) etcd() error {
 			return err
 		}
 		return c.Close()
-	}, 30*time.Second)
+	}, 2*time.Minute)
 }
 
 // apiserver starts the API server; it serves once its hooks have run. Pods that

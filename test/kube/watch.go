@@ -38,7 +38,7 @@ func newWatch(ctx context.Context, c kubernetes.Interface, changed func(key stri
 	}
 	f.Core().V1().Nodes().Informer()
 	f.Start(ctx.Done())
-	synced, cancel := context.WithTimeout(ctx, 30*time.Second)
+	synced, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	for kind, ok := range f.WaitForCacheSync(synced.Done()) {
 		if !ok {

@@ -119,8 +119,8 @@ func (p *plane) stop() {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-p.done:
-	case <-time.After(30 * time.Second):
-		p.t.Error("muster serve did not stop within 30 s")
+	case <-time.After(2 * time.Minute):
+		p.t.Error("muster serve did not stop within 2 minutes")
 		_ = p.cmd.Process.Kill()
 		<-p.done
 	}
@@ -136,7 +136,7 @@ func (p *plane) call(method, path string, in any) (int, []byte) {
 		}
 		body = bytes.NewReader(b)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, method, p.base+path, body)
 	if err != nil {
@@ -218,7 +218,7 @@ func TestServe(t *testing.T) {
 	}
 
 	apply(t, c, ns, "two", "{templates: [{name: default, image: 'debian:12', resources: {cpus: 250m, memory: 512Mi, disk: 1Gi}}], nodes: {kubernetes: {warm: pods}}}")
-	p.eventually("the second fleet is served", 30*time.Second, func() bool {
+	p.eventually("the second fleet is served", 2*time.Minute, func() bool {
 		code, _ := p.call("GET", "/fleets/"+ns+"/two/v1/fleet", nil)
 		return code == 200
 	})

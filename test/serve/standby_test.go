@@ -66,7 +66,7 @@ func TestStandby(t *testing.T) {
 	if err := a.cmd.Process.Signal(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	b.eventually("the second one leads", 30*time.Second, func() bool {
+	b.eventually("the second one leads", 2*time.Minute, func() bool {
 		code, _ := b.call("GET", "/v1/fleet", nil)
 		return code == 200
 	})

@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 )
 
 // NATSServer is a NATS server with JetStream.
@@ -37,6 +36,6 @@ jetstream {
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s.Process = Start(t, Setup{Program: program, Args: []string{"-c", conf}, Ready: Dial(s.Address), Within: 20 * time.Second})
+	s.Process = Start(t, Setup{Program: program, Args: []string{"-c", conf}, Ready: Dial(s.Address)})
 	return s
 }

@@ -24,7 +24,6 @@ type Process struct {
 	user    *syscall.Credential // nil: ours
 	ready   func() error
 	stop    syscall.Signal
-	patient time.Duration
 
 	cmd  *exec.Cmd
 	out  *tail
@@ -39,18 +38,18 @@ type Setup struct {
 	User    *syscall.Credential // nil: our own
 	Ready   func() error        // nil once the server answers
 	Stop    syscall.Signal      // what ends it in order; 0: SIGTERM
-	Within  time.Duration       // to become ready; 0: 30 s
 }
+
+// patience is how long a server may take until it is ready. One that ends is
+// noticed at once, so that this is only for machines that are busy.
+const patience = 3 * time.Minute
 
 // Start starts a server, waits until it is ready, and ends it with the test.
 func Start(t testing.TB, s Setup) *Process {
 	t.Helper()
-	p := &Process{t: t, program: s.Program, args: s.Args, env: s.Env, user: s.User, ready: s.Ready, stop: s.Stop, patient: s.Within}
+	p := &Process{t: t, program: s.Program, args: s.Args, env: s.Env, user: s.User, ready: s.Ready, stop: s.Stop}
 	if p.stop == 0 {
 		p.stop = syscall.SIGTERM
-	}
-	if p.patient == 0 {
-		p.patient = 30 * time.Second
 	}
 	t.Cleanup(p.Kill)
 	p.Start()
@@ -75,7 +74,7 @@ func (p *Process) Start() {
 		_ = cmd.Wait() // how it ended is told by what the tests see of it
 		close(done)
 	}(p.cmd, p.done)
-	deadline := time.Now().Add(p.patient)
+	deadline := time.Now().Add(patience)
 	for {
 		err := p.ready()
 		if err == nil {
@@ -88,7 +87,7 @@ func (p *Process) Start() {
 		}
 		if time.Now().After(deadline) {
 			p.Kill()
-			p.t.Fatalf("%s is not ready after %s: %v; it said:\n%s", filepath.Base(p.program), p.patient, err, p.out)
+			p.t.Fatalf("%s is not ready after %s: %v; it said:\n%s", filepath.Base(p.program), patience, err, p.out)
 		}
 	}
 }
@@ -96,7 +95,7 @@ func (p *Process) Start() {
 // Stop ends the server in order, as an upgrade would.
 func (p *Process) Stop() {
 	p.t.Helper()
-	p.end(p.stop, 20*time.Second)
+	p.end(p.stop, time.Minute)
 }
 
 // Kill ends the server at once, as a crash would.

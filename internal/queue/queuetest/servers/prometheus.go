@@ -39,7 +39,7 @@ func PrometheusOf(t testing.TB, conf, web, secret string) *PrometheusServer {
 	s.Process = Start(t, Setup{Program: program, Args: []string{
 		"--config.file=" + filepath.Join(dir, "prometheus.yml"), "--web.config.file=" + filepath.Join(dir, "web.yml"),
 		"--storage.tsdb.path=" + filepath.Join(dir, "data"), "--web.listen-address=" + s.Address, "--log.level=warn",
-	}, Ready: func() error { return s.ready(secret) }, Within: 30 * time.Second})
+	}, Ready: func() error { return s.ready(secret) }})
 	return s
 }
 

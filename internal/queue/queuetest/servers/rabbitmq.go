@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 // RabbitMQSetup says how a test's RabbitMQ differs from the usual: one plain
@@ -82,7 +81,7 @@ func StartRabbitMQ(t testing.TB, s RabbitMQSetup) *RabbitMQ {
 	// node would leave one of its own behind.
 	Start(t, Setup{Program: mapper, Args: []string{"-port", fmt.Sprint(ports[2]), "-address", "127.0.0.1"}, Ready: Dial(Address(ports[2]))})
 	r.Process = Start(t, Setup{
-		Program: program, Env: rabbitEnv(dir, ports[2], ports[3]), Within: time.Minute,
+		Program: program, Env: rabbitEnv(dir, ports[2], ports[3]),
 		Ready: func() error {
 			if err := Dial(strings.TrimPrefix(r.Management, "http://"))(); err != nil {
 				return err
