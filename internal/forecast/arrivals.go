@@ -49,11 +49,12 @@ func (a *Arrivals) Observe(now time.Time, counter int64, window time.Duration) {
 		return
 	}
 	n := counter - a.Seen
-	dt := now.Sub(a.At)
+	dt := between(a.At, now)
 	a.At, a.Seen = now, counter
 	if dt > 0 {
-		a.Fast = decay(a.Fast, float64(n), dt, fastTau)
-		a.Slow = decay(a.Slow, float64(n), dt, slowTau)
+		s := dt.Seconds()
+		a.Fast = decay(a.Fast, float64(n), s, fastTau.Seconds())
+		a.Slow = decay(a.Slow, float64(n), s, slowTau.Seconds())
 	}
 	if n > 0 {
 		a.Last = now
@@ -88,15 +89,15 @@ func (a *Arrivals) spread(n, k int64, window time.Duration) {
 }
 
 // decay is an exponentially weighted rate sampled at irregular times: n events
-// in dt replace the share of the past that dt forgets.
-func decay(rate, n float64, dt, tau time.Duration) float64 {
-	keep := math.Exp(-dt.Seconds() / tau.Seconds())
-	return rate*keep + n/dt.Seconds()*(1-keep)
+// in dt seconds replace the share of the past that dt forgets.
+func decay(rate, n, dt, tau float64) float64 {
+	keep := math.Exp(-dt / tau)
+	return rate*keep + n/dt*(1-keep)
 }
 
 // roll closes the windows that ended before now.
 func (a *Arrivals) roll(now time.Time, window time.Duration) {
-	since := now.Sub(a.Window)
+	since := between(a.Window, now)
 	if since < 0 { // the clock went back
 		a.Window = now
 		return

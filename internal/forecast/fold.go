@@ -27,6 +27,29 @@ type Fold struct {
 	hots  []int64
 	above []int64
 	low   float64
+
+	seen sight // what was asked last
+}
+
+// sight is what a fold says of one span of bins, kept while no share changes:
+// it is asked several times for the same one.
+type sight struct {
+	first, last int64
+	horizon     time.Duration
+	due         float64
+	next        time.Time
+	hasDue      bool
+	hasNext     bool
+}
+
+// look is the sight of now; what it has is still so.
+func (f *Fold) look(now time.Time, horizon time.Duration) *sight {
+	nanos := now.UnixNano()
+	first, last := binOf(nanos), binOf(nanos+int64(horizon))
+	if v := &f.seen; v.first != first || v.last != last || v.horizon != horizon {
+		*v = sight{first: first, last: last, horizon: horizon}
+	}
+	return &f.seen
 }
 
 // bin is the number of a time's bin since the epoch.
@@ -41,28 +64,50 @@ func (f *Fold) Observe(now time.Time, n int64) {
 		f.Known, f.Bin = true, b
 		f.Share, f.Size = make([]float64, k), make([]float64, k)
 	}
+	before := f.Bin
 	if b < f.Bin || b-f.Bin > 20*k { // the clock went back, or a day has passed
 		f.Bin, f.Count = b, 0
 	}
+	f.seen.hasDue = f.seen.hasDue && n == 0 && b >= before // what is here already is not due
 	if f.Bin < b {
-		i := f.Bin % k
-		for ; f.Bin < b; f.Bin++ {
-			f.close(i)
-			if i++; i == k {
-				i = 0
-			}
-		}
+		f.seen.hasDue, f.seen.hasNext = false, false
+		f.close(f.Bin % k)
+		f.pass(f.Bin+1, b)
+		f.Bin = b
 	}
 	f.Count += n
 }
 
+// pass closes the bins from one to before another, in which nothing arrived.
+func (f *Fold) pass(from, to int64) {
+	sum := f.Sum
+	for i := int(from % int64(len(f.Share))); from < to; from++ {
+		switch old := f.Share[i]; {
+		case hot(old):
+			f.Sum = sum
+			f.close(int64(i))
+			sum = f.Sum
+		case old != 0:
+			now := f.fade(old)
+			f.Share[i] = now
+			sum += now - old
+		}
+		if i++; i == len(f.Share) {
+			i = 0
+		}
+	}
+	f.Sum = sum
+}
+
 func (f *Fold) close(i int64) {
-	if f.Count == 0 && f.Share[i] == 0 {
+	old, hit := f.Share[i], 0.0
+	if f.Count == 0 && !hot(old) {
+		f.Share[i] = f.fade(old)
+		f.Sum += f.Share[i] - old
 		return
 	}
 	before := f.hot(i)
 	hots := f.list() // before it changes
-	old, hit := f.Share[i], 0.0
 	if f.Count > 0 {
 		hit = 1
 		if f.Size[i] == 0 {
@@ -70,10 +115,7 @@ func (f *Fold) close(i int64) {
 		}
 		f.Size[i] += f.Alpha * (float64(f.Count) - f.Size[i])
 	}
-	f.Share[i] += f.Alpha * (hit - old)
-	if f.Share[i] < 1e-6 {
-		f.Share[i] = 0
-	}
+	f.Share[i] = fading(old + f.Alpha*(hit-old))
 	f.Sum += f.Share[i] - old
 	f.Count = 0
 	f.lift(i, old)
@@ -87,6 +129,17 @@ func (f *Fold) close(i int64) {
 			f.hots = slices.Delete(hots, at, at+1)
 		}
 	}
+}
+
+// fade is what becomes of a share in a cycle without an arrival.
+func (f *Fold) fade(share float64) float64 { return fading(share - f.Alpha*share) }
+
+// fading is a share, or nothing where it is next to nothing.
+func fading(share float64) float64 {
+	if share < 1e-6 {
+		return 0
+	}
+	return share
 }
 
 // usual is the share of an average phase.
@@ -104,10 +157,19 @@ func (f *Fold) Due(now time.Time, horizon time.Duration) float64 {
 	if f.Hot == 0 {
 		return 0
 	}
-	k, first, list := int64(len(f.Share)), f.bin(now), f.candidates()
+	v := f.look(now, horizon)
+	if !v.hasDue {
+		v.hasDue, v.due = true, f.dueIn(v.first, v.last)
+	}
+	return v.due
+}
+
+// dueIn is Due for the bins from the first to the last one.
+func (f *Fold) dueIn(first, last int64) float64 {
+	k, list := int64(len(f.Share)), f.candidates()
 	usual, due := f.usual(), 0.0
 	bar := f.bar()
-	a, span := first%k, binOf(now.UnixNano()+int64(horizon))-first
+	a, span := first%k, last-first
 	at, _ := slices.BinarySearch(list, a)
 	for turn := int64(0); len(list) > 0; at++ {
 		if at == len(list) { // the next cycle
@@ -204,15 +266,23 @@ func (f *Fold) Next(now time.Time, horizon time.Duration) time.Time {
 	if f.Hot == 0 {
 		return time.Time{}
 	}
+	v := f.look(now, horizon)
+	if !v.hasNext {
+		v.hasNext, v.next = true, f.nextIn(v.first, v.last, horizon)
+	}
+	return v.next
+}
+
+// nextIn is Next where the bins from the first to the last one are in sight.
+func (f *Fold) nextIn(first, last int64, horizon time.Duration) time.Time {
 	k := int64(len(f.Share))
-	nanos := now.UnixNano()
-	first, last := binOf(nanos), binOf(nanos+int64(horizon))
 	// In how many bins a phase is left behind, and comes into sight.
-	left := f.ahead(first % k)
+	list, bar := f.candidates(), f.bar()
+	left := f.ahead(first%k, list, bar)
 	if left < 0 {
 		return time.Time{}
 	}
-	seen := f.ahead((last + 1) % k)
+	seen := f.ahead((last+1)%k, list, bar)
 	d := min(left, seen)
 	t := (last+1+d)*int64(foldWidth) - int64(horizon)
 	if left == d {
@@ -223,10 +293,9 @@ func (f *Fold) Next(now time.Time, horizon time.Duration) time.Time {
 	return time.Unix(0, t).UTC()
 }
 
-// ahead is how far it is from a phase to the next one that Due counts; -1 when
-// there is none.
-func (f *Fold) ahead(from int64) int64 {
-	list, bar := f.candidates(), f.bar()
+// ahead is how far it is from a phase to the next one of the list above the bar;
+// -1 when there is none.
+func (f *Fold) ahead(from int64, list []int64, bar float64) int64 {
 	first, _ := slices.BinarySearch(list, from)
 	for at := first; at < len(list); at++ {
 		if f.Share[list[at]] > bar {

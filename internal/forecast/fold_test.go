@@ -89,23 +89,36 @@ func TestFoldNextMissesNoChange(t *testing.T) {
 	})
 }
 
+// readBack takes a fold through JSON, as a restart does.
+func readBack(t *rapid.T, f *Fold) *Fold {
+	b, err := json.Marshal(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := &Fold{}
+	if err := json.Unmarshal(b, out); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
 // TestFoldKeepsItsSums: whatever is observed, the counts that are kept agree
-// with the phases, also after JSON, jumps of the clock and long silence.
+// with the phases, and what is said with what was not asked before, also after JSON, jumps of the clock and long silence.
 func TestFoldKeepsItsSums(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		f, now := fold(10), t0
 		for range rapid.IntRange(1, 80).Draw(t, "steps") {
 			now = now.Add(time.Duration(rapid.SampledFrom([]int{0, 1, 5, 60, 600, 7200, 200_000, -1, -600, -100_000}).Draw(t, "step")) * time.Second)
 			f.Observe(now, int64(rapid.IntRange(0, 3).Draw(t, "n")))
+			fresh := readBack(t, f) // remembers nothing that was asked
+			for _, at := range []time.Time{now, now, now.Add(3 * time.Second)} {
+				const horizon = 47 * time.Second
+				if due, next := f.Due(at, horizon), f.Next(at, horizon); due != fresh.Due(at, horizon) || !next.Equal(fresh.Next(at, horizon)) {
+					t.Fatalf("%v due at %s, next %s; asked for the first time: %v, %s", due, at, next, fresh.Due(at, horizon), fresh.Next(at, horizon))
+				}
+			}
 			if rapid.IntRange(0, 9).Draw(t, "restart") == 0 {
-				b, err := json.Marshal(f)
-				if err != nil {
-					t.Fatal(err)
-				}
-				f = &Fold{}
-				if err := json.Unmarshal(b, f); err != nil {
-					t.Fatal(err)
-				}
+				f = fresh
 			}
 		}
 		sum, hot := 0.0, 0

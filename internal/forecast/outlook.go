@@ -29,7 +29,9 @@ func (r *Ranks) Outlook(now time.Time, lead time.Duration, into *Outlook) {
 		return
 	}
 	m := &r.Past[len(r.Past)-1]
-	into.Mean, into.Recent, into.Due = r.Rate*lead.Seconds(), r.recent(now, lead), r.due(now, lead)
+	a := r.ask(now, lead)
+	ahead := lead.Seconds()
+	into.Mean, into.Recent, into.Due = r.Rate*ahead, a.recent, a.due
 	fine, coarse := r.known(0, m.Fine), r.known(1, m.Coarse)
 	wide := priorTime
 	if coarse != nil {
@@ -49,19 +51,17 @@ func (r *Ranks) Outlook(now time.Time, lead time.Duration, into *Outlook) {
 // rates mixes what was counted in two contexts, up to the last rank at which
 // anything came.
 func rates(out []float32, fine, coarse *RankHist, f, c float64) []float32 {
-	last := rankBins - 1
 	if fine == nil {
 		fine = &RankHist{}
 	}
-	for last > 0 && coarse.N[last] == 0 && fine.N[last] == 0 {
-		last--
-	}
+	last := max(fine.counted(), coarse.counted()) - 1
 	if cap(out) < last {
 		out = make([]float32, 0, rankBins)
 	}
 	out = out[:last]
+	a, b := fine.N[1:][:last], coarse.N[1:][:last]
 	for i := range out {
-		out[i] = float32(f*float64(fine.N[i+1]) + c*float64(coarse.N[i+1]))
+		out[i] = float32(f*float64(a[i]) + c*float64(b[i]))
 	}
 	return out
 }
@@ -71,6 +71,7 @@ func rates(out []float32, fine, coarse *RankHist, f, c float64) []float32 {
 // announces something.
 func (r *Ranks) next(now time.Time, lead time.Duration, m *Moment) time.Time {
 	var at time.Time
+	ahead := lead.Seconds()
 	soon := func(t time.Time) {
 		if t.After(now) && (at.IsZero() || t.Before(at)) {
 			at = t
@@ -84,19 +85,23 @@ func (r *Ranks) next(now time.Time, lead time.Duration, m *Moment) time.Time {
 			}
 		}
 	}
+	for i := range r.Folds {
+		soon(r.Folds[i].Next(now, lead+2*time.Second))
+	}
 	falls := func(mean, edge, tau float64) {
-		if mean > edge {
-			soon(now.Add(time.Duration(tau*math.Log(mean/edge)*1e9) + time.Millisecond))
+		if mean <= edge {
+			return
+		}
+		// ln(x) is more than 2(x-1)/(x+1): mostly that is late enough to tell.
+		if x := mean / edge; at.IsZero() || tau*2*(x-1)/(x+1)*1e9 < float64(between(now, at)) {
+			soon(now.Add(time.Duration(tau*math.Log(x)*1e9) + time.Millisecond))
 		}
 	}
 	if b := rateBucket(m.Mean); b > 0 {
-		falls(r.Rate*lead.Seconds(), math.Ldexp(1, b-4), rateTau)
+		falls(r.Rate*ahead, math.Ldexp(1, b-4), rateTau)
 	}
-	if b := r.quietBucket(m.Mean, lead); b > 1 {
-		falls(r.Hour*lead.Seconds(), quietEdge(b), hourTau)
-	}
-	for i := range r.Folds {
-		soon(r.Folds[i].Next(now, lead+2*time.Second))
+	if b := r.quietBucket(m.Mean, ahead); b > 1 {
+		falls(r.Hour*ahead, quietEdge(b), hourTau)
 	}
 	return at
 }
@@ -113,9 +118,16 @@ func (o *Outlook) Rate(free, n int) float64 {
 		i--
 	}
 	for lo := lowRank(i); i <= len(o.Rates) && lo < y; i++ {
-		hi := lowRank(i + 1)
-		if v := o.Rates[i-1]; v > 0 {
-			s += float64(v) * max(0, min(hi, y)-max(lo, x)) / (hi - lo)
+		hi := lo + 1
+		if i > singleBins {
+			hi = lowRank(i + 1)
+		}
+		switch v := float64(o.Rates[i-1]); {
+		case v <= 0:
+		case i <= singleBins && lo >= x && hi <= y: // all of one rank
+			s += v
+		default:
+			s += v * max(0, min(hi, y)-max(lo, x)) / (hi - lo)
 		}
 		lo = hi
 	}

@@ -34,7 +34,7 @@ func TestRanksTellLullsFromDeadHours(t *testing.T) {
 			lull = i + 190
 		}
 		if lull == i && i > 0 {
-			if r.quietBucket(r.Rate*45, lead) == 0 {
+			if r.quietBucket(r.Rate*45, lead.Seconds()) == 0 {
 				t.Error("a lull is no quiet time")
 			}
 			v := look(&r, i, lead)
@@ -56,18 +56,18 @@ func TestRanksWakeWhenTheHourFades(t *testing.T) {
 	var r Ranks
 	load := days()
 	feed(&r, 0, end, lead, load)
-	before := r.quietBucket(r.Rate*45, lead)
+	before := r.quietBucket(r.Rate*45, lead.Seconds())
 	v := look(&r, end, lead)
 	wake := int(v.Next.Sub(t0) / time.Second)
 	if before < 2 || wake <= end || wake > end+6000 {
 		t.Fatalf("bucket %d; wakes %d s later", before, wake-end)
 	}
 	feed(&r, end, wake-end, lead, load)
-	if r.quietBucket(r.Rate*45, lead) != before {
+	if r.quietBucket(r.Rate*45, lead.Seconds()) != before {
 		t.Error("it changed before the wake")
 	}
 	feed(&r, wake, 3, lead, load)
-	if got := r.quietBucket(r.Rate*45, lead); got != before-1 {
+	if got := r.quietBucket(r.Rate*45, lead.Seconds()); got != before-1 {
 		t.Errorf("bucket %d after the wake, want %d", got, before-1)
 	}
 }

@@ -59,10 +59,16 @@ type Ranks struct {
 		h *RankHist
 	}
 
-	// What the clock announced when it was asked last.
-	dueAt   time.Time
-	dueLead time.Duration
-	dueIs   float64
+	asked asked
+}
+
+// asked is what the clock announced, and how much came in the last lead time,
+// when that was asked last.
+type asked struct {
+	at     time.Time
+	lead   time.Duration // -1: no longer so
+	due    float64
+	recent int
 }
 
 // Moment is how things stood at one time.
@@ -80,6 +86,27 @@ type Moment struct {
 type RankHist struct {
 	Seconds float64           `json:"seconds"`
 	N       [rankBins]float32 `json:"n"`
+
+	end int // of what is not zero in N; 0: not known
+}
+
+// count counts an arrival.
+func (h *RankHist) count(bin int, weight float32) {
+	h.N[bin] += weight
+	if h.end > 0 {
+		h.end = max(h.end, bin+1)
+	}
+}
+
+// counted is where what is not zero ends, at least 1.
+func (h *RankHist) counted() int {
+	if h.end == 0 {
+		h.end = rankBins
+		for h.end > 1 && h.N[h.end-1] == 0 {
+			h.end--
+		}
+	}
+	return h.end
 }
 
 // rankBin is the bin of a rank relative to the expected arrivals.
@@ -116,7 +143,7 @@ func (r *Ranks) Observe(now time.Time, arrived, finished int64, lead time.Durati
 		r.note(now, lead)
 		return
 	}
-	dt := now.Sub(r.At).Seconds()
+	dt := between(r.At, now).Seconds()
 	n := arrived - r.Arrived
 	if n < 0 || finished < r.Finished || dt < 0 {
 		r.At, r.Arrived, r.Finished = now, arrived, finished
@@ -131,7 +158,7 @@ func (r *Ranks) Observe(now time.Time, arrived, finished int64, lead time.Durati
 	for i := range r.Folds {
 		r.Folds[i].Observe(now, n)
 	}
-	r.dueLead = -1
+	r.asked.lead = -1
 	if n > 0 {
 		r.learn(now, n, finished, lead)
 	}
@@ -141,7 +168,7 @@ func (r *Ranks) Observe(now time.Time, arrived, finished int64, lead time.Durati
 
 // Unwatched says that nobody looked for a while: what came meanwhile cannot be
 // told from what came just now.
-func (r *Ranks) Unwatched() { r.Past, r.head = r.Past[:0], 0 }
+func (r *Ranks) Unwatched() { r.Past, r.head, r.asked.lead = r.Past[:0], 0, -1 }
 
 // pass lets time go by.
 func (r *Ranks) pass(dt float64) {
@@ -162,6 +189,7 @@ func (r *Ranks) pass(dt float64) {
 		for i := range h.N {
 			h.N[i] /= float32(r.Weight)
 		}
+		h.end = 0
 		if h.Seconds < 1 {
 			delete(r.Hists, k)
 		}
@@ -180,8 +208,8 @@ func (r *Ranks) learn(now time.Time, n, finished int64, lead time.Duration) {
 	rank := float64(r.Arrived-w.Arrived-(finished-w.Finished)) - w.Mean
 	for j := int64(1); j <= min(n, mostRanks); j++ {
 		b := rankBin(rank + float64(j))
-		f.N[b] += float32(r.Weight)
-		c.N[b] += float32(r.Weight)
+		f.count(b, float32(r.Weight))
+		c.count(b, float32(r.Weight))
 	}
 }
 
@@ -231,31 +259,37 @@ func (r *Ranks) recent(now time.Time, lead time.Duration) int {
 	return 0
 }
 
-// due is what the clock announces for the next lead time.
-func (r *Ranks) due(now time.Time, lead time.Duration) float64 {
-	if lead == r.dueLead && now.Equal(r.dueAt) {
-		return r.dueIs
+// ask is what the clock announces for the next lead time, and how much came in
+// the last one.
+func (r *Ranks) ask(now time.Time, lead time.Duration) *asked {
+	a := &r.asked
+	if lead == a.lead && now.Equal(a.at) {
+		return a
 	}
-	due := 0.0
+	*a = asked{at: now, lead: lead, recent: r.recent(now, lead)}
 	for i := range r.Folds {
-		due = max(due, r.Folds[i].Due(now, lead+2*time.Second))
+		a.due = max(a.due, r.Folds[i].Due(now, lead+2*time.Second))
 	}
-	r.dueAt, r.dueLead, r.dueIs = now, lead, due
-	return due
+	return a
 }
 
 // note keeps how things stand, at most one moment for each step.
 func (r *Ranks) note(now time.Time, lead time.Duration) {
-	step := min(time.Second, lead/32)
-	m := Moment{At: now, Arrived: r.Arrived, Finished: r.Finished, Mean: r.Rate * lead.Seconds()}
-	m.Coarse = countBucket(int(r.due(now, lead)+0.5))*16 + countBucket(r.recent(now, lead))
-	m.Fine = (m.Coarse+1)*256 + rateBucket(m.Mean)*16 + r.quietBucket(m.Mean, lead)
-	if k := len(r.Past); k > r.head+1 && now.Sub(r.Past[k-1].At) < step && r.Past[k-1].At.Sub(r.Past[k-2].At) < step {
+	step, ahead := min(time.Second, lead/32), lead.Seconds()
+	m := Moment{At: now, Arrived: r.Arrived, Finished: r.Finished, Mean: r.Rate * ahead}
+	a := r.ask(now, lead)
+	m.Coarse = countBucket(int(a.due+0.5))*16 + countBucket(a.recent)
+	m.Fine = (m.Coarse+1)*256 + rateBucket(m.Mean)*16 + r.quietBucket(m.Mean, ahead)
+	if k := len(r.Past); k > r.head+1 && between(r.Past[k-1].At, now) < step && between(r.Past[k-2].At, r.Past[k-1].At) < step {
 		r.Past[k-1] = m
 		return
 	}
 	r.Past = append(r.Past, m)
 }
+
+// between is how long it is from one time to another of the wall clock, both
+// of this age: Time.Sub also cares for others, and takes several times as long.
+func between(from, to time.Time) time.Duration { return time.Duration(to.UnixNano() - from.UnixNano()) }
 
 // unannounced is how many of n arrivals the clock did not announce: what keeps
 // to the clock says nothing of when the rest comes.
@@ -271,16 +305,16 @@ func (r *Ranks) unannounced(now time.Time, n int64) float64 {
 }
 
 // quietBucket tells quiet times apart by the rate of the last hour, in steps of
-// four. Where less than one arrival is expected in a lead time, the recent rate
+// four; lead is in seconds. Where less than one arrival is expected in a lead time, the recent rate
 // has hardly a task to go by, and calls a lull of a busy hour and a dead night
 // the same. What was watched for less than an hour is not told apart: else the
 // first burst would teach that bursts come where nothing has come for long.
-func (r *Ranks) quietBucket(mean float64, lead time.Duration) int {
-	x := r.Hour * lead.Seconds()
-	switch {
-	case mean >= quietBelow || r.At.Sub(r.Since).Seconds() < hourTau:
+func (r *Ranks) quietBucket(mean, lead float64) int {
+	if mean >= quietBelow || between(r.Since, r.At) < hourTau*time.Second {
 		return 0 // not a quiet time, or not known to be one
-	case x < quietEdge(2):
+	}
+	x := r.Hour * lead
+	if x < quietEdge(2) {
 		return 1
 	}
 	return min(7, (int(math.Float64bits(x)>>52)-1023+10)/2+2)

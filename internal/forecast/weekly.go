@@ -34,8 +34,10 @@ func (w *Weekly) Miss(now time.Time) {
 }
 
 func (w *Weekly) turn(now time.Time) {
-	if d := now.Sub(w.Hour); d >= 0 && d < time.Hour {
-		return
+	if !w.Hour.IsZero() {
+		if d := between(w.Hour, now); d >= 0 && d < time.Hour {
+			return
+		}
 	}
 	hour := now.Truncate(time.Hour)
 	if !w.Hour.IsZero() && hour.After(w.Hour) {

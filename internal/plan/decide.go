@@ -55,6 +55,10 @@ func (w *work) because(c Cause, b Bound, limit int) {
 // of any steady size is decided without allocating. It holds nothing that
 // influences a decision. A Decider is not safe for concurrent use.
 type Decider struct {
+	// Terse leaves out of a plan what nobody acts on: the targets of its pools,
+	// numbers and reasons. Its actions, its Wake and the state are the same.
+	Terse bool
+
 	d      decision
 	plans  [2]Plan
 	states [2]State
@@ -73,6 +77,7 @@ type decision struct {
 	works  []work
 	signal string // why the queues are stale; empty when they are not
 	room   room
+	terse  bool
 	scarce int // starts for waiting tasks that found no room
 
 	prices prices
@@ -110,7 +115,7 @@ func (x *Decider) Decide(now time.Time, o *Observation, p *Policy, s *State) (*P
 	d.now, d.o, d.p, d.plan, d.next, d.why = now, o, *p, plan, next, &x.whys[x.turn]
 	d.p.fill()
 	d.room, d.scarce, d.filler = room{}, 0, nil
-	d.kept = steady{}
+	d.kept, d.terse = steady{}, x.Terse
 	d.works = sized(d.works, len(o.Pools))
 	d.cursors = sized(d.cursors, len(o.Queues))
 	*next = State{At: now, Pools: carry(next.Pools[:0], s.Pools, o.Pools), Nodes: s.Nodes}
@@ -213,6 +218,9 @@ func (d *decision) lead(p *Pool) time.Duration {
 
 // conclude writes targets and reasons.
 func (d *decision) conclude() {
+	if d.terse && !d.room.broke.has() { // a budget tells when it begins anew
+		return
+	}
 	if cap(d.plan.Pools) < len(d.works) {
 		d.plan.Pools = make([]PoolTarget, len(d.works))
 	}

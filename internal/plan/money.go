@@ -32,6 +32,9 @@ func (b Bound) ofMoney() bool { return b == BoundPerHour || b == BoundPerDay || 
 // the longest: it binds beyond the others' end.
 func (d *decision) tightest() (p purse) {
 	b, s := &d.p.Budget, &d.o.Spend
+	if b.PerHour <= 0 && b.PerDay <= 0 && b.PerMonth <= 0 {
+		return p
+	}
 	for _, x := range [...]purse{
 		{BoundPerMonth, fleet.BudgetMonth, s.MonthMicroUSD, b.PerMonth, s.Unknown},
 		{BoundPerDay, fleet.BudgetDay, s.DayMicroUSD, b.PerDay, s.Unknown},

@@ -68,8 +68,10 @@ func (d *decision) nodes() {
 	d.want(&l)
 	d.bound(&l, t)
 	t.Desired = l.ready + l.booting + l.add
-	t.Reason.Numbers = d.nodeNumbers(&l, t.Desired)
-	if l.wanted > 0 { // a bound that withholds nodes does not withhold the warning
+	if !d.terse || t.Reason.Cause == CauseBudget { // which tells when it begins anew
+		t.Reason.Numbers = d.nodeNumbers(&l, t.Desired)
+	}
+	if l.wanted > 0 && !d.terse { // a bound that withholds nodes does not withhold the warning
 		t.Reason.Breach = d.projectNodes(&l)
 	}
 	if l.add > 0 {
@@ -175,6 +177,9 @@ func (d *decision) fitsNew(z Size) bool {
 // weight is how many slots of a new node a sandbox of a size takes.
 func (d *decision) weight(z Size) int {
 	c, slots := d.p.Nodes.Size, float64(max(1, d.p.Nodes.Slots))
+	if c == (Size{}) {
+		return 1
+	}
 	k := 1.0
 	for _, r := range [3][2]int64{{z.MilliCPU, c.MilliCPU}, {z.MemoryBytes, c.MemoryBytes}, {z.DiskBytes, c.DiskBytes}} {
 		if r[1] > 0 {
@@ -250,6 +255,9 @@ func (d *decision) bound(l *layer, t *NodeTarget) {
 	s := &d.next.Nodes
 	s.Breaker.update(d.now, "", d.o.NodesStarted, d.o.NodesFailed, &d.p.Breaker)
 	t.Reason.Cause = CauseNodes
+	if l.add == 0 && l.denied == 0 { // nothing to hold back
+		return
+	}
 	hold := func(n int, c Cause, b Bound, limit int) {
 		if n < l.add {
 			l.add = max(0, n)

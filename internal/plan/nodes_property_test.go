@@ -122,6 +122,7 @@ func TestNodeProperties(t *testing.T) {
 			if same, _ := Decide(now, o, p, s); !reflect.DeepEqual(got, same) {
 				t.Fatal("Decide is not deterministic")
 			}
+			checkTerse(t, now, &o, &p, &s)
 			checkNodes(t, now, &o, &p, &got)
 			s = reread(t, next)
 		}

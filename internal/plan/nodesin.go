@@ -68,7 +68,7 @@ func (d *decision) beyond(l *layer, left int) bool {
 // it costs, the boot that it would need otherwise included.
 func (d *decision) worthKeeping(l *layer, free int) bool {
 	save := d.p.Nodes.Keep * l.price * l.outlook.Rate(free, l.slots)
-	return save+l.lead.Seconds()*l.outlook.Rate(free, 1) > 1
+	return save > 1 || save+l.lead.Seconds()*l.outlook.Rate(free, 1) > 1
 }
 
 // placedOn tells whether this decision starts something on a node.

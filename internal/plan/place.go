@@ -78,7 +78,13 @@ func (d *decision) listSpaces() []space {
 		}})
 	}
 	slices.SortFunc(out, func(a, b space) int {
-		return cmp.Or(cmp.Compare(b.prefer, a.prefer), cmp.Compare(a.slots, b.slots), cmp.Compare(a.node, b.node))
+		switch {
+		case a.prefer != b.prefer:
+			return cmp.Compare(b.prefer, a.prefer)
+		case a.slots != b.slots:
+			return cmp.Compare(a.slots, b.slots)
+		}
+		return cmp.Compare(a.node, b.node)
 	})
 	d.spaces = out
 	return out

@@ -77,10 +77,26 @@ func TestDecideProperties(t *testing.T) {
 			if !reflect.DeepEqual(got, again) || !reflect.DeepEqual(next, nextAgain) {
 				t.Fatal("Decide is not deterministic")
 			}
+			checkTerse(t, now, &o, &p, &s)
 			checkPlan(t, o, p, got)
 			s = reread(t, next)
 		}
 	})
+}
+
+// checkTerse: a terse Decider does the same.
+func checkTerse(t *rapid.T, now time.Time, o *Observation, p *Policy, s *State) {
+	full, terse := new(Decider), &Decider{Terse: true}
+	want, wantNext := full.Decide(now, o, p, s)
+	got, gotNext := terse.Decide(now, o, p, s)
+	for _, x := range []*Plan{want, got} {
+		for i := range x.Actions {
+			x.Actions[i].Reason = nil
+		}
+	}
+	if mustJSON(t, want.Actions, want.Wake, wantNext, full.Next()) != mustJSON(t, got.Actions, got.Wake, gotNext, terse.Next()) {
+		t.Fatalf("a terse decision is another one:\n%s\n%s", mustJSON(t, want, wantNext), mustJSON(t, got, gotNext))
+	}
 }
 
 // reread takes the state through JSON, as a restart does.

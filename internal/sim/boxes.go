@@ -167,6 +167,7 @@ func (w *World) run(i int32, t task, p *Pool) {
 	p.Running++
 	w.running++
 	w.nodes[b.node].running++
+	w.nodes[b.node].begins(i)
 	w.touch(b.node)
 	if !t.again {
 		w.begun++
@@ -195,6 +196,7 @@ func (w *World) done(i int32) {
 	}
 	w.running--
 	w.nodes[b.node].running--
+	w.nodes[b.node].ends(i)
 	w.freeBox(i)
 }
 
@@ -214,6 +216,7 @@ func (w *World) loseBox(i int32) {
 		p.Running--
 		w.running--
 		w.nodes[b.node].running--
+		w.nodes[b.node].ends(i)
 		t := b.task
 		t.again = true
 		p.queue.pushFront(t)

@@ -35,7 +35,8 @@ type planner struct {
 	decider plan.Decider
 	pools   []poolView
 	order   []int32 // position in o.Nodes -> node
-	place   []int32 // node -> position in o.Nodes
+	place   []int32 // node -> position in o.Nodes; -1: none
+	before  []plan.Node
 	nodeIDs []fleet.NodeID
 	boxIDs  []fleet.SandboxID
 	floorAt int64
@@ -66,7 +67,7 @@ type drained struct {
 }
 
 func newMuster(c *Config, _ *Survey) (Sizer, error) {
-	m := &planner{c: c.Muster, s: &plan.State{}, slots: c.Model.Slots, floorAt: -floorsEvery}
+	m := &planner{c: c.Muster, s: &plan.State{}, decider: plan.Decider{Terse: true}, slots: c.Model.Slots, floorAt: -floorsEvery}
 	// Failing or uneven starts are looked at one by one.
 	m.every = c.every || c.Model.StartFailures > 0 || c.Model.ColdStart.Kind != "constant"
 	p := &m.c.Policy
@@ -344,6 +345,9 @@ func (m *planner) apply(w *World, a *plan.Action) {
 }
 
 func (m *planner) poolOf(key fleet.PoolKey) int32 {
+	if len(m.pools) == 1 {
+		return 0
+	}
 	for i := range m.pools {
 		if m.o.Pools[m.pools[i].at].Key == key {
 			return int32(i)

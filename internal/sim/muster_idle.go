@@ -7,7 +7,7 @@ import (
 )
 
 // mostMoves is how many moves are followed one by one.
-const mostMoves = 16
+const mostMoves = 48
 
 // named is a ready sandbox as an observation names it.
 type named struct {

@@ -70,25 +70,36 @@ func (v *outlook) residual(now int64, w *World, i int32) time.Duration {
 	for len(v.last) < len(w.nodes) {
 		v.last = append(v.last, expected{})
 	}
-	r := &v.last[i]
-	if !n.touched && now < r.until {
-		return r.left
-	}
 	for len(v.boxes) < len(w.boxes) {
 		v.boxes = append(v.boxes, expected{})
 	}
-	*r = expected{until: Never}
-	for _, k := range w.carried[int(i)*w.m.Slots:][:n.used] {
-		if b := &w.boxes[k]; b.state == boxRunning {
-			x := &v.boxes[k]
-			if x.since != b.since || now >= x.until {
-				left, until := v.lives.Expect(time.Duration(now-b.since) * time.Millisecond)
-				*x = expected{since: b.since, until: b.since + int64(until/time.Millisecond), left: left}
+	r, ran := &v.last[i], n.ran
+	n.ran = noneRan
+	switch {
+	case ran == manyRan || now >= r.until:
+		*r = expected{until: Never}
+		for _, k := range w.carried[int(i)*w.m.Slots:][:n.used] {
+			if w.boxes[k].state == boxRunning {
+				v.take(now, w, k, n, r)
 			}
-			r.left, r.until = max(r.left, x.left), min(r.until, x.until)
 		}
+	case ran == oneBegan:
+		v.take(now, w, n.began, n, r)
 	}
 	return r.left
+}
+
+// take takes the task of one sandbox into what is expected of its node.
+func (v *outlook) take(now int64, w *World, k int32, n *node, r *expected) {
+	b, x := &w.boxes[k], &v.boxes[k]
+	if x.since != b.since || now >= x.until {
+		left, until := v.lives.Expect(time.Duration(now-b.since) * time.Millisecond)
+		*x = expected{since: b.since, until: b.since + int64(until/time.Millisecond), left: left}
+	}
+	if x.left > r.left || r.until == Never {
+		n.longest = k
+	}
+	r.left, r.until = max(r.left, x.left), min(r.until, x.until)
 }
 
 // observeNodes lists the nodes anew when one came or went, and otherwise
@@ -96,26 +107,13 @@ func (v *outlook) residual(now int64, w *World, i int32) time.Duration {
 func (m *planner) observeNodes(now int64, w *World) {
 	if w.membership {
 		w.membership = false
-		m.order, m.o.Nodes = m.order[:0], m.o.Nodes[:0]
-		for len(m.place) < len(w.nodes) {
-			m.place = append(m.place, -1)
-		}
-		for i := range w.nodes {
-			if w.nodes[i].state != nodeGone {
-				m.place[i] = int32(len(m.order))
-				m.order = append(m.order, int32(i))
-				m.o.Nodes = append(m.o.Nodes, plan.Node{ID: m.nodeID(int32(i)), Slots: m.slots})
-				m.observeNode(now, w, int32(i))
-			}
-		}
+		m.listNodes(now, w)
 	}
 	if now-m.outlook.lookedAt >= residualsEvery {
 		m.outlook.lookedAt = now
-		for _, i := range m.order {
-			o := &m.o.Nodes[m.place[i]]
-			if left := m.outlook.residual(now, w, i); left != o.Residual {
-				o.Residual = left
-				w.nodes[i].prefer = plan.Prefer(o)
+		for at, i := range m.order {
+			if w.nodes[i].ran != noneRan || now >= m.outlook.last[i].until {
+				m.expectEnd(now, w, i, &m.o.Nodes[at])
 			}
 		}
 	}
@@ -126,6 +124,40 @@ func (m *planner) observeNodes(now int64, w *World) {
 		w.nodes[i].touched = false
 	}
 	w.changed = w.changed[:0]
+}
+
+// listNodes lists the nodes anew.
+func (m *planner) listNodes(now int64, w *World) {
+	for len(m.place) < len(w.nodes) {
+		m.place = append(m.place, -1)
+	}
+	before := m.o.Nodes
+	m.order, m.o.Nodes, m.before = m.order[:0], m.before[:0], before
+	for k := range w.nodes {
+		n, i, at := &w.nodes[k], int32(k), m.place[k]
+		if n.state == nodeGone {
+			m.place[k] = -1
+			continue
+		}
+		m.place[k] = int32(len(m.order))
+		m.order = append(m.order, i)
+		if at >= 0 && !n.touched && n.ran == noneRan {
+			m.o.Nodes = append(m.o.Nodes, before[at])
+			m.expectEnd(now, w, i, &m.o.Nodes[m.place[k]])
+			continue
+		}
+		m.o.Nodes = append(m.o.Nodes, plan.Node{ID: m.nodeID(i), Slots: m.slots})
+		m.observeNode(now, w, i)
+	}
+}
+
+// expectEnd brings up to date how long the tasks of a node are expected to go
+// on.
+func (m *planner) expectEnd(now int64, w *World, i int32, o *plan.Node) {
+	if left := m.outlook.residual(now, w, i); left != o.Residual {
+		o.Residual = left
+		w.nodes[i].prefer = plan.Prefer(o)
+	}
 }
 
 var nodeStates = [...]fleet.NodeState{fleet.NodeGone, fleet.NodeBooting, fleet.NodeReady, fleet.NodeCordoned}

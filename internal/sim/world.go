@@ -34,10 +34,38 @@ type task struct {
 	again         bool // it has run before, on a node that died
 }
 
+// turnover is which tasks of a node began and ended since the planner looked at
+// it, as far as that matters to when the last one ends.
+type turnover uint8
+
+const (
+	noneRan  turnover = iota // at most such ended as others were to outlast
+	oneBegan                 // one began, and no more than that
+	manyRan                  // anything else
+)
+
+// begins and ends note that a sandbox begins a task, or ends it.
+func (n *node) begins(i int32) {
+	if n.ran == noneRan {
+		n.ran, n.began = oneBegan, i
+		return
+	}
+	n.ran = manyRan
+}
+
+func (n *node) ends(i int32) {
+	if n.longest == i || n.ran == oneBegan && n.began == i {
+		n.ran = manyRan
+	}
+}
+
 // node is one machine. next and prev link those with as many free slots.
 type node struct {
 	state         nodeState
 	touched       bool // changed since the last look; see World.changed
+	ran           turnover
+	began         int32 // the sandbox that did, with oneBegan
+	longest       int32 // the sandbox whose task was expected to go on longest
 	gen           uint32
 	used, running int32
 	starting      int32
@@ -228,7 +256,7 @@ func (w *World) newNode() int32 {
 		w.nodes = append(w.nodes, node{})
 		w.carried = append(w.carried, make([]int32, w.m.Slots)...)
 	}
-	w.nodes[i] = node{gen: w.nodes[i].gen + 1, touched: w.nodes[i].touched, empty: w.now}
+	w.nodes[i] = node{gen: w.nodes[i].gen + 1, touched: w.nodes[i].touched, ran: manyRan, empty: w.now}
 	w.alive++
 	w.membership = true
 	return i
