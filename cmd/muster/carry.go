@@ -51,7 +51,7 @@ func (c *carrying) run(ctx, life context.Context) error {
 	defer c.former.Wait()
 	watch, cease := context.WithCancel(life)
 	defer cease()
-	object, err := operator.Follow(watch, c.k.dynamic, c.key, c.k.log)
+	object, err := operator.Follow(watch, c.k.dynamic, c.key, c.k.past, c.k.log)
 	if err != nil {
 		return err
 	}

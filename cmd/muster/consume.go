@@ -57,7 +57,7 @@ fleet has no consumers any more.`,
 	f := c.Flags()
 	o.flags(f)
 	f.StringVar(&o.fleet, "fleet", "", "`NAMESPACE/NAME` of the Fleet")
-	for _, name := range []string{"runner", "runtimes", "on-stop", "namespace", "drain-timeout"} { // of the control plane alone
+	for _, name := range []string{"runner", "runtimes", "on-stop", "namespace", "lease", "drain-timeout"} { // of the control plane alone
 		if err := f.MarkHidden(name); err != nil {
 			panic(err) // a flag of that name is gone
 		}

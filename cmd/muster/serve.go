@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"muster.dev/muster/internal/client"
 )
@@ -35,6 +36,7 @@ type serveOptions struct {
 	kubeconfig  string
 	context     string
 	namespace   string
+	lease       string
 	runnerImage string
 	drain       time.Duration
 	gateway     gatewayOptions
@@ -54,7 +56,9 @@ func newServeCommand() *cobra.Command {
 
 With --kubernetes it runs the Fleet objects of a cluster, each with an API below
 /fleets/NAMESPACE/NAME (and, where there is only one, at the root). Several
-replicas elect a leader by a Lease; the others stand by and answer 503.
+replicas elect a leader by a Lease; the others stand by and answer 503. A second
+control plane in the same namespace needs a Lease of another name (--lease) and
+fleets of another namespace: it stands by while another one runs its fleets.
 
 With --fleet FILE it runs one fleet on this machine, as ` + "`muster up`" + ` does, with
 the store that --store names. Several on one PostgreSQL database elect a leader.
@@ -92,6 +96,7 @@ func (o *serveOptions) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "`file` that says where the cluster is; default: the pod's service account, $KUBECONFIG, ~/.kube/config")
 	f.StringVar(&o.context, "context", "", "`context` of the kubeconfig")
 	f.StringVar(&o.namespace, "namespace", "", "`namespace` of the fleets; all: every namespace; default: our own")
+	f.StringVar(&o.lease, "lease", "muster", "`name` of the Lease by which replicas elect a leader; control planes of one namespace each need their own, and fleets of their own")
 	f.StringVar(&o.runnerImage, "runner-image", "", "the `image` that holds /muster-runner, for sandboxes and for the pods that hold nodes; default $MUSTER_RUNNER_IMAGE")
 	f.DurationVar(&o.drain, "drain-timeout", 10*time.Minute, "how long tasks of a deleted fleet may go on, where its annotation muster.dev/drain-timeout says nothing")
 	f.StringVar(&o.gateway.listen, "gateway-listen", ":7443", "`address` where runners in the cluster dial in")
@@ -116,6 +121,8 @@ func (o *serveOptions) check() error {
 		return usageError(noGateway)
 	case (o.gateway.cert == "") != (o.gateway.key == ""):
 		return usageError(certAndKey)
+	case o.kubernetes && len(validation.IsDNS1123Subdomain(o.lease)) > 0:
+		return usageError("--lease %q is no name of an object: want lower-case letters, digits, - and ., at most 253, such as muster", o.lease)
 	case o.drain < 0:
 		return usageError("--drain-timeout %s is negative", o.drain)
 	}

@@ -67,7 +67,8 @@ func serveCluster(ctx context.Context, o serveOptions, c daemonConfig) error {
 	k.front = f
 	k.log.Info("serving", "address", g.address(), "namespace", k.namespace)
 	return operator.Election{
-		Client: k.client, Namespace: k.namespace, Name: "muster", Identity: identity(), Pod: os.Getenv("POD_NAME"), Logger: k.log,
+		Client: k.client, Namespace: k.namespace, Name: o.lease, Fleets: k.fleets(),
+		Identity: identity(), Pod: os.Getenv("POD_NAME"), Logger: k.log,
 	}.Lead(ctx, k.lead)
 }
 
@@ -121,7 +122,8 @@ func (k *cluster) lead(ctx context.Context) error {
 		return err
 	}
 	op, err := operator.New(operator.Options{
-		Client: k.client, Dynamic: k.dynamic, Namespace: k.fleets(), Start: k.start, DrainTimeout: k.o.drain, Logger: k.log,
+		Client: k.client, Dynamic: k.dynamic, Namespace: k.fleets(), Start: k.start, Check: k.check, Past: k.past,
+		DrainTimeout: k.o.drain, Logger: k.log,
 		Plane: operator.Plane{Namespace: k.namespace, Pod: os.Getenv("POD_NAME")},
 	})
 	if err != nil {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -232,83 +231,6 @@ func (r *fleetInCluster) Update(f operator.Fleet) error {
 	}
 	r.keepRevision(context.Background(), revisionInCluster(f))
 	return nil
-}
-
-// lastWord is how long tasks that are ended have to report.
-const lastWord = time.Minute
-
-// Drain implements operator.Runner.
-func (r *fleetInCluster) Drain(ctx context.Context, patience time.Duration) error {
-	r.k.front.Close(r.f.Namespace, r.f.Name, r.server)
-	if !r.ended() {
-		patient, cancel := context.WithTimeout(ctx, patience)
-		err := r.control.Quiesce(patient, false)
-		cancel()
-		if err != nil && ctx.Err() == nil {
-			r.log.Info("ending the tasks of a deleted fleet", "error", err)
-			last, cancel := context.WithTimeout(ctx, lastWord)
-			err = r.control.Quiesce(last, true)
-			cancel()
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err != nil {
-			r.log.Warn("the sandboxes of tasks that do not end are removed with them", "error", err)
-		}
-		r.told.close()
-		select {
-		case <-r.over:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	return errors.Join(r.giveBack(ctx), operator.Sweep(ctx, r.k.dynamic, r.f.Key))
-}
-
-func (r *fleetInCluster) ended() bool {
-	select {
-	case <-r.over:
-		return true
-	default:
-		return false
-	}
-}
-
-// giveBack removes the sandboxes that are left and returns the nodes.
-func (r *fleetInCluster) giveBack(ctx context.Context) error {
-	if r.boxes == nil {
-		return nil
-	}
-	ids, err := r.boxes.List(ctx)
-	if err != nil {
-		return err
-	}
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(16)
-	for _, id := range ids {
-		g.Go(func() error { return r.boxes.Destroy(gctx, id) })
-	}
-	if err := g.Wait(); err != nil || !r.elastic() {
-		return err
-	}
-	return r.giveNodesBack(ctx)
-}
-
-func (r *fleetInCluster) giveNodesBack(ctx context.Context) error {
-	list, err := r.nodes.List(ctx)
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, n := range list {
-		// One that another fleet's sandboxes are on, or that was cordoned by hand,
-		// is theirs.
-		if err := r.nodes.Release(ctx, n.ID); err != nil && !errors.Is(err, fleet.ErrConflict) {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // Close implements operator.Runner.

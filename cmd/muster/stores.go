@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -125,6 +127,31 @@ func (s storeChoice) open(ctx context.Context, f *v1alpha1.Fleet, at place) (_ *
 	out.store, out.queue, out.closers = db, db.Queue(), append(out.closers, db.Close)
 	err = out.openFiles(at.files)
 	return out, err
+}
+
+// mostRevisions bounds how far back a valid specification is looked for.
+const mostRevisions = 100
+
+// revisions reads the specifications that a fleet had, newest first, while nothing
+// of it is open; none where it has no store yet.
+func (s storeChoice) revisions(ctx context.Context, at place) (_ []fleet.Revision, err error) {
+	var db interface {
+		fleet.Revisions
+		Close() error
+	}
+	if s.shared() {
+		db, err = postgres.Open(ctx, s.dsn, postgres.Options{Schema: at.schema, Connections: 2})
+	} else {
+		if _, err = os.Stat(at.file); errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		}
+		db, err = sqlite.Open(ctx, at.file, sqlite.Options{})
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	return db.Revisions(ctx, fleet.RevisionFilter{Limit: mostRevisions})
 }
 
 func (k *kept) openPostgres(ctx context.Context, s storeChoice, f *v1alpha1.Fleet, at place) error {

@@ -315,6 +315,7 @@ func TestToConsumersAndBack(t *testing.T) {
 		w.consumers = true
 		w.spec.Consumers = plan.ConsumerPolicy{Min: 1, Max: 5, Sandboxes: 100}
 		hands := w.hire("a", "b")
+		sleep(time.Second) // both have told of themselves, or all would go to one
 		w.up()
 		tasks = append(tasks, w.submit(5)...)
 		sleep(30 * time.Second)

@@ -32,8 +32,9 @@ type Engine struct {
 
 	mu            sync.Mutex
 	spec          Spec
-	ready         bool // recovered, and decided once
-	frozen        bool // no more decisions: stopping
+	ready         bool          // recovered, and decided once
+	frozen        bool          // no more decisions: stopping
+	recovered     chan struct{} // closed once it has
 	pools         map[fleet.PoolKey]*poolMemory
 	waits         waits
 	layer         layer
@@ -72,7 +73,7 @@ func New(c Config) (*Engine, error) {
 	}
 	e := &Engine{
 		c: c, registry: dispatch.NewRegistry(c.Store), started: c.Clock(), spec: c.Spec.normal(),
-		wake: make(chan struct{}, 1), leasing: make(chan struct{}, 1), slots: make(chan struct{}, c.ParallelStarts),
+		wake: make(chan struct{}, 1), leasing: make(chan struct{}, 1), recovered: make(chan struct{}), slots: make(chan struct{}, c.ParallelStarts),
 		pools: map[fleet.PoolKey]*poolMemory{}, said: map[fleet.PoolKey]said{},
 		ending: map[fleet.SandboxID]bool{}, drawn: map[fleet.SandboxID]time.Time{}, state: &plan.State{},
 		stages: stages{meter: c.Meter}, layer: layer{meter: c.Meter},
@@ -148,6 +149,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		}
 		return fmt.Errorf("recover: %w", err)
 	}
+	close(e.recovered)
 	// Decide once before anything is leased: what the fleet's file no longer
 	// allows is then out of dispatch.
 	e.tick(ctx)
@@ -340,9 +342,7 @@ func (e *Engine) pace(changed bool) time.Duration {
 // Quiesce prepares a stop that waits: nothing more is leased or started;
 // running tasks are cancelled when asked, and waited for until ctx ends.
 func (e *Engine) Quiesce(ctx context.Context, cancel bool) error {
-	e.mu.Lock()
-	e.frozen = true
-	e.mu.Unlock()
+	e.Freeze()
 	if e.c.Consumers {
 		if err := e.haltCrew(ctx, true); err != nil {
 			return err

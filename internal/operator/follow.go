@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -19,8 +20,9 @@ import (
 
 // Followed is one Fleet object as a process sees it that does not write it.
 type Followed struct {
-	key Key
-	log *slog.Logger
+	key  Key
+	past Past
+	log  *slog.Logger
 
 	mu      sync.Mutex
 	now     *Fleet // the newest good one; nil: there is none
@@ -29,9 +31,11 @@ type Followed struct {
 	changed chan struct{}
 }
 
-// Follow watches the Fleet object of this name until ctx ends.
-func Follow(ctx context.Context, c dynamic.Interface, k Key, log *slog.Logger) (*Followed, error) {
-	f := &Followed{key: k, log: log, changed: make(chan struct{}, 1)}
+// Follow watches the Fleet object of this name until ctx ends. One that is invalid
+// from the first is what past says that it was.
+func Follow(ctx context.Context, c dynamic.Interface, k Key, past Past, log *slog.Logger) (*Followed, error) {
+	f := &Followed{key: k, past: past, log: log, changed: make(chan struct{}, 1)}
+	see := func(o any) { f.see(ctx, o) }
 	factory := dynamicinformer.NewFilteredDynamicSharedInformerFactory(c, 0, k.Namespace, func(o *metav1.ListOptions) {
 		o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, k.Name).String()
 	})
@@ -41,7 +45,7 @@ func Follow(ctx context.Context, c dynamic.Interface, k Key, log *slog.Logger) (
 	})
 	if err == nil {
 		_, err = informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-			AddFunc: f.see, UpdateFunc: func(_, o any) { f.see(o) }, DeleteFunc: func(any) { f.set(func() { f.now = nil }) },
+			AddFunc: see, UpdateFunc: func(_, o any) { see(o) }, DeleteFunc: func(any) { f.set(func() { f.now = nil }) },
 		})
 	}
 	if err != nil {
@@ -69,17 +73,40 @@ func (f *Followed) set(change func()) {
 }
 
 // see takes a newer version; an invalid one changes nothing.
-func (f *Followed) see(o any) {
+func (f *Followed) see(ctx context.Context, o any) {
 	u, ok := o.(*unstructured.Unstructured)
 	if !ok {
 		return
 	}
-	spec, err := parse(u)
+	now, err := objectFleet(u)
 	if err != nil {
 		f.log.Warn("the fleet is invalid; what ran before goes on", "fleet", f.key.String(), "error", err)
-		return
+		f.mu.Lock()
+		known := f.now != nil
+		f.mu.Unlock()
+		if known {
+			return
+		}
+		if now = f.recall(ctx, u); now.Spec == nil {
+			return
+		}
 	}
-	f.set(func() { f.now, f.failed = &Fleet{Key: f.key, UID: string(u.GetUID()), Spec: spec}, nil })
+	f.set(func() { f.now, f.failed = &now, nil })
+}
+
+// recall waits for the store: without it nothing can be carried anyway.
+func (f *Followed) recall(ctx context.Context, u *unstructured.Unstructured) Fleet {
+	for {
+		last, err := recall(ctx, f.past, u)
+		if err == nil || ctx.Err() != nil {
+			return last
+		}
+		f.set(func() { f.failed = fmt.Errorf("read the last good spec: %w", err) })
+		select {
+		case <-ctx.Done():
+		case <-time.After(followAgain):
+		}
+	}
 }
 
 // Changed delivers a value after Now may have changed.

@@ -18,7 +18,7 @@ func TestFollow(t *testing.T) {
 	ns := c.Namespace(t)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	f, err := Follow(ctx, c.Dynamic, Key{ns, "agents"}, slog.New(slog.DiscardHandler))
+	f, err := Follow(ctx, c.Dynamic, Key{ns, "agents"}, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,7 +2,6 @@ package operator
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -30,18 +29,20 @@ type keeper struct {
 	newest *unstructured.Unstructured
 	gone   string // UID of one that is gone
 
-	seen   *unstructured.Unstructured // the newest one that was looked at
-	known  version                    // what was read of it
-	fleet  Fleet                      // the last good one
-	bad    error                      // why seen is not
-	runner Runner
-	stop   context.CancelFunc
-	ended  chan error // of the runner
-	failed error      // why there is no runner
-	again  time.Time  // when it is tried again
-	pause  time.Duration
-	drain  *draining
-	status written
+	seen  *unstructured.Unstructured // the newest one that was looked at
+	known version                    // what was read of it
+	fleet Fleet                      // the last good one
+	bad   error                      // why seen is not
+	// recheck is when seen is read again, though it is the same; zero: never.
+	recheck time.Time
+	runner  Runner
+	stop    context.CancelFunc
+	ended   chan error // of the runner
+	failed  error      // why there is no runner
+	again   time.Time  // when it is tried again
+	pause   time.Duration
+	drain   *draining
+	status  written
 
 	deployed deployed // the consumers
 }
@@ -90,7 +91,7 @@ func (k *keeper) renewed() bool {
 // reset forgets an object that is gone.
 func (k *keeper) reset() {
 	k.seen, k.known, k.fleet, k.bad, k.failed = nil, version{}, Fleet{}, nil, nil
-	k.again, k.pause, k.status, k.deployed = time.Time{}, 0, written{}, deployed{}
+	k.again, k.recheck, k.pause, k.status, k.deployed = time.Time{}, time.Time{}, 0, written{}, deployed{}
 }
 
 func (k *keeper) poke() {
@@ -143,15 +144,24 @@ func (k *keeper) step(ctx context.Context, u *unstructured.Unstructured) bool {
 			return false // nothing is started that would be left behind
 		}
 	}
-	if v := (version{u.GetUID(), u.GetGeneration()}); v != k.known {
-		k.known = v
-		k.read(u)
+	if k.isNews(u) {
+		k.read(ctx, u)
 		k.adapt()
 	}
 	if k.runner == nil && k.fleet.Spec != nil && !k.op.o.Clock().Before(k.again) {
 		k.start(ctx)
 	}
 	return false
+}
+
+// isNews tells whether an object is to be read.
+func (k *keeper) isNews(u *unstructured.Unstructured) bool {
+	v := version{u.GetUID(), u.GetGeneration()}
+	if v != k.known {
+		k.known, k.again = v, time.Time{} // a change is a reason to try at once
+		return true
+	}
+	return !k.recheck.IsZero() && !k.op.o.Clock().Before(k.recheck)
 }
 
 // problem notes why a fleet cannot be started.
@@ -162,42 +172,14 @@ func (k *keeper) problem(err error) {
 	k.failed = err
 }
 
-// read checks an object; an invalid one changes nothing but the status.
-func (k *keeper) read(u *unstructured.Unstructured) {
-	f, err := parse(u)
-	k.bad = err
-	if err != nil {
-		k.op.o.Logger.Warn("a fleet is invalid; what ran before goes on", "fleet", k.key.String(), "error", err)
-		return
-	}
-	k.fleet = Fleet{Key: k.key, UID: string(u.GetUID()), Spec: f}
-	k.fleet.Written, k.fleet.Author, k.fleet.Note = revisionOf(u)
-}
-
-func parse(u *unstructured.Unstructured) (*v1alpha1.Fleet, error) {
-	spec, ok := u.Object["spec"]
-	if !ok {
-		spec = map[string]any{}
-	}
-	js, err := json.Marshal(spec)
-	if err != nil {
-		return nil, fmt.Errorf("read the object: %w", err)
-	}
-	return v1alpha1.FromCluster(v1alpha1.Metadata{
-		Namespace: u.GetNamespace(), Name: u.GetName(), Labels: u.GetLabels(),
-	}, js)
-}
-
 // adapt brings a changed fleet to its runner.
 func (k *keeper) adapt() {
 	if k.bad != nil || k.runner == nil {
-		k.again = time.Time{} // a change is a reason to try at once
 		return
 	}
 	if k.runner.Restarts(k.fleet) {
 		k.op.o.Logger.Info("a fleet is restarted to take its change over", "fleet", k.key.String())
 		k.end()
-		k.again = time.Time{}
 		return
 	}
 	if err := k.runner.Update(k.fleet); err != nil {
@@ -262,12 +244,14 @@ func (k *keeper) depart(ctx context.Context, u *unstructured.Unstructured) bool 
 	if !slices.Contains(u.GetFinalizers(), v1alpha1.DrainFinalizer) {
 		return true // somebody else's finalizer holds it
 	}
-	if k.runner == nil && k.known == (version{}) {
+	if k.runner == nil && k.fleet.Spec == nil && k.isNews(u) {
 		if k.isGone(ctx) {
 			return true
 		}
-		k.known = version{u.GetUID(), u.GetGeneration()}
-		k.read(u)
+		k.read(ctx, u)
+	}
+	if k.runner == nil && k.fleet.Spec == nil && !k.recheck.IsZero() {
+		return false // what it had is not known yet
 	}
 	if k.runner == nil && k.fleet.Spec != nil {
 		// An earlier process may have left sandboxes: they are taken over to be
@@ -283,7 +267,11 @@ func (k *keeper) depart(ctx context.Context, u *unstructured.Unstructured) bool 
 		return false
 	}
 	k.end()
-	if err := k.undeploy(ctx); err != nil {
+	err := k.undeploy(ctx)
+	if err == nil && k.fleet.Spec == nil && hasRun(u) {
+		err = Sweep(ctx, k.op.o.Dynamic, k.key) // the store knows nothing of it any more
+	}
+	if err != nil {
 		k.problem(err)
 		return false
 	}

@@ -33,6 +33,8 @@ type Election struct {
 	Client    kubernetes.Interface
 	Namespace string // of the Lease
 	Name      string // of the Lease
+	// Fleets is the namespace of the fleets that the leader runs; empty: of all.
+	Fleets string
 	// Identity is this process's own; no other ever has it.
 	Identity string
 	// Pod is our own pod, which carries the label of the leader while we lead, so
@@ -46,7 +48,8 @@ const LabelLeader = kube.Group + "/leader"
 
 // Lead waits until this process is elected and calls work, whose context ends
 // when leadership does: work must return within two seconds then. After that it
-// stands again, until ctx ends or work fails. The Lease is given back only after
+// stands again, until ctx ends or work fails. Where another Lease of the namespace
+// is held for some of the same fleets, it waits for that one, too. The Lease is given back only after
 // work has returned.
 func (e Election) Lead(ctx context.Context, work func(ctx context.Context) error) error {
 	for ctx.Err() == nil {
@@ -73,10 +76,13 @@ func (e Election) once(ctx context.Context, work func(context.Context) error) er
 		run, stop := context.WithCancel(term)
 		defer stop()
 		defer context.AfterFunc(ctx, stop)()
-		e.Logger.Info("leading", "identity", e.Identity)
-		e.mark(ctx, true)
-		err := work(run)
-		e.mark(context.WithoutCancel(ctx), false)
+		var err error
+		if e.alone(run) {
+			e.Logger.Info("leading", "identity", e.Identity)
+			e.mark(ctx, true)
+			err = work(run)
+			e.mark(context.WithoutCancel(ctx), false)
+		}
 		mu.Lock()
 		if worked = true; err != nil && !errors.Is(err, context.Canceled) {
 			failed = err
@@ -90,6 +96,7 @@ func (e Election) once(ctx context.Context, work func(context.Context) error) er
 			LeaseMeta:  metav1.ObjectMeta{Namespace: e.Namespace, Name: e.Name},
 			Client:     e.Client.CoordinationV1(),
 			LockConfig: resourcelock.ResourceLockConfig{Identity: e.Identity},
+			Labels:     map[string]string{LabelFleets: e.scope()},
 		},
 		LeaseDuration: leaseDuration, RenewDeadline: renewDeadline, RetryPeriod: retryPeriod, ReleaseOnCancel: true,
 		Callbacks: leaderelection.LeaderCallbacks{

@@ -25,13 +25,19 @@ type candidate struct {
 
 func stand(t *testing.T, config *rest.Config, ns, name string, both *atomic.Int32) *candidate {
 	t.Helper()
+	return standFor(t, config, Election{Namespace: ns, Name: "muster", Identity: name, Pod: name}, both)
+}
+
+// standFor stands for what an Election says of Lease and fleets.
+func standFor(t *testing.T, config *rest.Config, e Election, both *atomic.Int32) *candidate {
+	t.Helper()
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	c := &candidate{stop: stop, done: make(chan error, 1)}
-	e := Election{Client: client, Namespace: ns, Name: "muster", Identity: name, Pod: name, Logger: slog.New(slog.DiscardHandler)}
+	e.Client, e.Logger = client, slog.New(slog.DiscardHandler)
 	go func() {
 		c.done <- e.Lead(ctx, func(ctx context.Context) error {
 			if both.Add(1) > 1 {

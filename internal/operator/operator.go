@@ -40,6 +40,9 @@ type Fleet struct {
 	// wrote it and why.
 	Written      []byte
 	Author, Note string
+	// Revision is the number of an earlier specification, where the object's own
+	// is not valid and this one goes on; 0: it is the object's own.
+	Revision int64
 }
 
 // Runner works for one fleet. Run is called once; the others meanwhile and after
@@ -97,6 +100,12 @@ type Options struct {
 	Plane     Plane  // what consumers are made after
 	// Start makes the Runner of a fleet; ctx ends when starting must.
 	Start func(ctx context.Context, f Fleet) (Runner, error)
+	// Check says, with fleet.ErrInvalid, what of a valid fleet cannot be done here,
+	// before anything is changed for it; nil: nothing.
+	Check func(f Fleet) error
+	// Past is what a fleet runs by whose object is invalid when it is first seen;
+	// nil: such a fleet waits.
+	Past Past
 	// DrainTimeout bounds how long tasks of a deleted fleet go on, where its
 	// annotation says nothing; 0: ten minutes.
 	DrainTimeout time.Duration

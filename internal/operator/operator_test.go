@@ -6,7 +6,6 @@ import (
 	"errors"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -15,155 +14,11 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/dynamic"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 
 	"muster.dev/muster/api/v1alpha1"
 	"muster.dev/muster/internal/fleet"
 	kubetest "muster.dev/muster/test/kube"
 )
-
-// world is where fake runners are.
-type world struct {
-	mu      sync.Mutex
-	started []Fleet
-	runners []*fakeRunner
-	broken  error // of the next starts
-}
-
-func (w *world) start(_ context.Context, f Fleet) (Runner, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.started = append(w.started, f)
-	if w.broken != nil {
-		return nil, w.broken
-	}
-	r := &fakeRunner{f: f, report: Report{Ready: true, Desired: 2, Standby: 2, Endpoint: "/fleets/x"}, fail: make(chan error, 1)}
-	w.runners = append(w.runners, r)
-	return r, nil
-}
-
-// newest is the runner that was made last, nil where there is none.
-func (w *world) newest() *fakeRunner {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if len(w.runners) == 0 {
-		return nil
-	}
-	return w.runners[len(w.runners)-1]
-}
-
-func (w *world) starts() int {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return len(w.started)
-}
-
-// fakeRunner is a Runner that remembers.
-type fakeRunner struct {
-	mu       sync.Mutex
-	f        Fleet
-	updates  int
-	report   Report
-	patience time.Duration
-	drained  bool
-	closed   bool
-	fail     chan error
-	hold     chan struct{} // drains wait for it
-}
-
-func (r *fakeRunner) do(f func()) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	f()
-}
-
-func (r *fakeRunner) Run(ctx context.Context) error {
-	select {
-	case <-ctx.Done():
-		return nil
-	case err := <-r.fail:
-		return err
-	}
-}
-
-func (r *fakeRunner) Update(f Fleet) error {
-	r.do(func() { r.f = f; r.updates++ })
-	return nil
-}
-
-func (r *fakeRunner) Restarts(f Fleet) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.f.Spec.MustBeRestarted(f.Spec)
-}
-
-func (r *fakeRunner) Report() Report {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	out := r.report
-	r.report.Events = nil
-	return out
-}
-
-func (r *fakeRunner) Drain(ctx context.Context, patience time.Duration) error {
-	r.do(func() { r.patience = patience })
-	if r.hold != nil {
-		select {
-		case <-r.hold:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	r.do(func() { r.drained = true })
-	return nil
-}
-
-func (r *fakeRunner) Close() { r.do(func() { r.closed = true }) }
-
-// setUp runs an operator for a namespace of its own.
-func setUp(t *testing.T, c *kubetest.Cluster, config *rest.Config, ns string) (*world, *Operator) {
-	t.Helper()
-	return setUpIn(t, c, config, ns, Plane{})
-}
-
-// setUpIn is setUp for a control plane in the cluster.
-func setUpIn(t *testing.T, c *kubetest.Cluster, config *rest.Config, ns string, p Plane) (*world, *Operator) {
-	t.Helper()
-	client, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dyn, err := dynamic.NewForConfig(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &world{}
-	op, err := New(Options{Client: client, Dynamic: dyn, Namespace: ns, Plane: p, Start: w.start, Every: 100 * time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- op.Run(ctx) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-		// So that the namespace can go.
-		list, err := c.Dynamic.Resource(Resource).Namespace(ns).List(context.Background(), metav1.ListOptions{})
-		if err != nil {
-			return
-		}
-		for i := range list.Items {
-			patch := []byte(`{"metadata": {"finalizers": null}}`)
-			_, _ = c.Dynamic.Resource(Resource).Namespace(ns).Patch(context.Background(), list.Items[i].GetName(), types.MergePatchType, patch, metav1.PatchOptions{})
-		}
-	})
-	return w, op
-}
 
 // statusIn reads a fleet's status.
 func statusIn(ctx context.Context, c *kubetest.Cluster, ns, name string) (v1alpha1.FleetStatus, string) {

@@ -71,6 +71,9 @@ func (k *keeper) statusNow(now time.Time, r *Report) v1alpha1.FleetStatus {
 		ObservedGeneration: k.seen.GetGeneration(), Sentence: clip(r.Sentence, 1024), Endpoint: r.Endpoint,
 		Queued: r.Queued, Running: r.Running, Ready: r.Standby, Starting: r.Starting, Desired: r.Desired, Nodes: r.Nodes,
 	}
+	if s.Endpoint == "" {
+		s.Endpoint = k.status.status.Endpoint // see hasRun
+	}
 	var carried struct {
 		ready     bool
 		is, wrong Problem
@@ -82,11 +85,7 @@ func (k *keeper) statusNow(now time.Time, r *Report) v1alpha1.FleetStatus {
 	progress := Problem{"Steady", "the fleet is as its object says"}
 	switch {
 	case k.bad != nil:
-		p = Problem{"InvalidSpec", clip(k.bad.Error(), 8192)}
-		if k.runner != nil {
-			p.Message = clip("the last good spec goes on; "+k.bad.Error(), 8192)
-		}
-		s.Summary = summaryInvalid
+		p, s.Summary = k.invalid(), summaryInvalid
 	case k.failed != nil:
 		p, s.Summary = failure(k.failed), summaryDegraded
 	case r.Problem != (Problem{}):
@@ -103,6 +102,10 @@ func (k *keeper) statusNow(now time.Time, r *Report) v1alpha1.FleetStatus {
 	if !isReady {
 		ready = Problem{"NotReady", "it has not been started"}
 		progress = Problem{"Starting", "taking over what is there"}
+		if k.bad != nil && k.runner == nil {
+			ready.Message = "its spec is invalid, and no earlier one goes on"
+			progress = Problem{"Steady", "it waits for a valid spec"}
+		}
 	}
 	if k.seen.GetDeletionTimestamp() != nil {
 		s.Summary, isReady = summaryStopping, false

@@ -181,12 +181,23 @@ func (w *world) tryApply(name string, spec map[string]any) error {
 // remove deletes a fleet and waits until its finalizer has gone.
 func (w *world) remove(name string) {
 	w.t.Helper()
-	api := w.c.Dynamic.Resource(fleets).Namespace(w.ns)
-	if err := api.Delete(w.t.Context(), name, metav1.DeleteOptions{}); err != nil {
+	w.drop(name)
+	w.gone(name)
+}
+
+// drop deletes a fleet.
+func (w *world) drop(name string) {
+	w.t.Helper()
+	if err := w.c.Dynamic.Resource(fleets).Namespace(w.ns).Delete(w.t.Context(), name, metav1.DeleteOptions{}); err != nil {
 		w.t.Fatal(err)
 	}
+}
+
+// gone waits until a fleet has no finalizer left.
+func (w *world) gone(name string) {
+	w.t.Helper()
 	w.until(60*time.Second, "the fleet is gone", func() error {
-		if _, err := api.Get(w.t.Context(), name, metav1.GetOptions{}); err == nil {
+		if _, err := w.c.Dynamic.Resource(fleets).Namespace(w.ns).Get(w.t.Context(), name, metav1.GetOptions{}); err == nil {
 			return fmt.Errorf("it is there")
 		}
 		return nil

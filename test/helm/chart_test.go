@@ -11,6 +11,7 @@ import (
 
 	"helm.sh/helm/v4/pkg/chart/v2/lint"
 	"helm.sh/helm/v4/pkg/chart/v2/lint/support"
+	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -186,6 +187,7 @@ func TestBadValues(t *testing.T) {
 		`fleets: {namespace: Agents}`:                                     "/fleets/namespace",
 		`priorityClasses: {seats: {name: s, value: 5}}`:                   "/priorityClasses/seats/value",
 		`priorityClasses: {seats: {name: s, value: -20}}`:                 "/priorityClasses/seats/value",
+		`lease: {name: Not_A_Name}`:                                       "/lease/name",
 		`logLevel: trace`:                                                 "/logLevel",
 		`rbac: {everything: true}`:                                        "everything",
 		`extraArgs: [serve]`:                                              "/extraArgs/0",
@@ -263,5 +265,43 @@ func TestNothingIsStale(t *testing.T) {
 	}
 	if len(files) < 2 {
 		t.Errorf("only %d files are made; the walk is broken", len(files))
+	}
+}
+
+// TestReleasesOfOneNamespace: two releases elect apart, and share no object but
+// the priority classes, which the second leaves out.
+func TestReleasesOfOneNamespace(t *testing.T) {
+	c, err := Load(filepath.Join(root, chartDir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	leases, objects := map[string]string{}, map[string]string{}
+	for release, values := range map[string]string{
+		"muster": `fleets: {namespace: team-a}`,
+		"second": `{fleets: {namespace: team-b}, priorityClasses: {create: false}}`,
+		"third":  `{fleets: {namespace: team-c}, priorityClasses: {create: false}, lease: {name: mine}}`,
+	} {
+		r, err := Render(c, Release{Name: release, Namespace: "control", Values: parsed(t, values)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range r.Objects {
+			name := o.GetKind() + " " + o.GetNamespace() + "/" + o.GetName()
+			if other, taken := objects[name]; taken {
+				t.Errorf("%s is of both %s and %s", name, other, release)
+			}
+			objects[name] = release
+			if o.GetKind() == "Deployment" {
+				d := typed(t, o).(*appsv1.Deployment)
+				for _, arg := range d.Spec.Template.Spec.Containers[0].Args {
+					if lease, ok := strings.CutPrefix(arg, "--lease="); ok {
+						leases[release] = lease
+					}
+				}
+			}
+		}
+	}
+	if leases["muster"] != "muster" || leases["second"] != "second-muster" || leases["third"] != "mine" {
+		t.Errorf("%v", leases)
 	}
 }

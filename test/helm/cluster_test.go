@@ -82,18 +82,7 @@ func TestTheControlPlaneMayDoWhatItDoes(t *testing.T) {
 		Client: c.Client, Dynamic: c.Dynamic, Namespace: agents, Account: ns + "/muster",
 		Needs: cluster.Needs{Headroom: "buffer", Warm: "agent-sandbox", Targets: true, Secrets: []string{"keys"}, ServiceAccount: "muster-sandbox"},
 	}
-	allowed := func() error {
-		for _, headroom := range []string{"buffer", "karpenter"} {
-			o.Needs.Headroom = headroom
-			for _, f := range cluster.Examine(t.Context(), o).Findings {
-				if strings.HasPrefix(f.Check, "rights.") && f.Level != doctor.OK {
-					return errors.New(f.Found)
-				}
-			}
-		}
-		return nil
-	}
-	until(t, allowed)
+	until(t, func() error { return allowed(t, &o) })
 	for _, a := range []authorizationv1.ResourceAttributes{
 		{Verb: "list", Resource: "secrets", Namespace: agents},
 		{Verb: "get", Resource: "secrets", Namespace: ns},
@@ -117,6 +106,41 @@ func TestTheControlPlaneMayDoWhatItDoes(t *testing.T) {
 		if may(t, c, agents, "muster-sandbox", a) {
 			t.Errorf("a sandbox may %s %s", a.Verb, a.Resource)
 		}
+	}
+}
+
+// allowed asks about every call that the control plane makes.
+func allowed(t *testing.T, o *cluster.Options) error {
+	for _, headroom := range []string{"buffer", "karpenter"} {
+		o.Needs.Headroom = headroom
+		for _, f := range cluster.Examine(t.Context(), *o).Findings {
+			if strings.HasPrefix(f.Check, "rights.") && f.Level != doctor.OK {
+				return errors.New(f.Found)
+			}
+		}
+	}
+	return nil
+}
+
+// TestTheControlPlaneMayDoItEverywhere: with fleets.allNamespaces it may work for
+// fleets of namespaces that the release knows nothing of, and watch them all; its
+// own namespace's Leases stay its own.
+func TestTheControlPlaneMayDoItEverywhere(t *testing.T) {
+	c := kubetest.Start(t)
+	ns := c.Namespace(t)
+	install(t, c, ns, everyRight+"fleets: {allNamespaces: true}")
+	for _, agents := range []string{c.Namespace(t), c.Namespace(t)} {
+		o := cluster.Options{
+			Client: c.Client, Dynamic: c.Dynamic, Namespace: agents, Account: ns + "/muster",
+			Needs: cluster.Needs{Headroom: "buffer", Warm: "agent-sandbox", Targets: true, Secrets: []string{"keys"}, ServiceAccount: "default"},
+		}
+		until(t, func() error { return allowed(t, &o) })
+		if may(t, c, ns, "muster", authorizationv1.ResourceAttributes{Verb: "update", Group: "coordination.k8s.io", Resource: "leases", Namespace: agents}) {
+			t.Error("the control plane may write Leases outside of its namespace")
+		}
+	}
+	if !may(t, c, ns, "muster", authorizationv1.ResourceAttributes{Verb: "watch", Group: "muster.dev", Resource: "fleets"}) {
+		t.Error("the control plane may not watch the fleets of all namespaces")
 	}
 }
 

@@ -72,7 +72,7 @@ var table = []needed{
 	{by: "operator", group: "muster.dev", resources: "fleets", verbs: "get list watch update"},
 	{by: "operator", group: "muster.dev", resources: "fleets/status", verbs: "patch"},
 	{by: "operator", resources: "events", verbs: "create patch"},
-	{by: "operator", group: "coordination.k8s.io", resources: "leases", verbs: "get create update", own: true},
+	{by: "operator", group: "coordination.k8s.io", resources: "leases", verbs: "get list create update", own: true},
 	{by: "operator", resources: "pods", verbs: "patch", own: true},
 	{by: "operator", resources: "pods", verbs: "get", own: true, when: consumers},
 	{by: "operator", group: "apps", resources: "deployments", verbs: "get create patch delete", own: true, when: consumers},

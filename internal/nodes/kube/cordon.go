@@ -126,7 +126,7 @@ func (n *Nodes) hold(ctx context.Context, m *machine, h *hold) error {
 
 // unhold takes that pod away.
 func (n *Nodes) unhold(ctx context.Context, node string) error {
-	_, held := n.watch.used.of(node, n.o.Fleet)
+	_, held := n.watch.used.of(node, n.o.key())
 	if held == nil {
 		return nil
 	}

@@ -22,7 +22,7 @@ func (n *Nodes) Trespasses(ctx context.Context) ([]fleet.Trespass, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("look for trespasses: %w", err)
 	}
-	if _, err := n.watch.at(n.o.Fleet); err != nil {
+	if _, err := n.watch.at(n.o.key()); err != nil {
 		return nil, fmt.Errorf("look for trespasses: %w", err)
 	}
 	out := []fleet.Trespass{}
@@ -45,7 +45,7 @@ func (n *Nodes) Trespasses(ctx context.Context) ([]fleet.Trespass, error) {
 		switch {
 		case mine[p.node] && !p.ours && !p.daemon:
 			out = append(out, fleet.Trespass{Kind: fleet.TrespassForeign, Node: fleet.NodeID(p.node), Workload: fmt.Sprintf("pod %s of %s", p.key, p.owner)})
-		case there[p.node] && !mine[p.node] && p.ours && p.role == kube.RoleSandbox && p.fleet == n.o.Fleet:
+		case there[p.node] && !mine[p.node] && p.ours && p.role == kube.RoleSandbox && p.fleet == n.o.key():
 			out = append(out, fleet.Trespass{Kind: fleet.TrespassOutside, Node: fleet.NodeID(p.node), Workload: "sandbox " + cmp.Or(string(p.sandbox), p.key)})
 		}
 		return true

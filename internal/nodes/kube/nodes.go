@@ -84,7 +84,7 @@ func (n *Nodes) fails(why map[string]string) {
 
 // look returns the nodes as they are now.
 func (n *Nodes) look() (*survey, error) {
-	version, err := n.watch.at(n.o.Fleet)
+	version, err := n.watch.at(n.o.key())
 	if err != nil {
 		return nil, err
 	}

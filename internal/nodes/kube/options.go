@@ -77,6 +77,9 @@ type Options struct {
 	Logger *slog.Logger     // default: discard
 }
 
+// key is our fleet's.
+func (o *Options) key() string { return fleetKey(o.Namespace, o.Fleet) }
+
 // mostPatience bounds Patience: longer, and a stock-out is not seen as one.
 const mostPatience = 2 * time.Hour
 

@@ -95,7 +95,7 @@ type pod struct {
 	node    string // empty: not placed yet
 	owner   string // who made it, in words
 	ours    bool
-	fleet   string
+	fleet   string // whose it is, as fleetKey says
 	role    string
 	sandbox fleet.SandboxID
 	daemon  bool // of a DaemonSet, or static: every node has it
@@ -131,7 +131,7 @@ func podOf(p *corev1.Pod) *pod {
 	_, mirror := p.Annotations[corev1.MirrorPodAnnotationKey]
 	r := &pod{
 		meta: metaOf(&p.ObjectMeta), node: p.Spec.NodeName, owner: "a bare pod", ours: p.Labels[kube.LabelOwner] == kube.Owner,
-		fleet: p.Labels[kube.LabelFleet], role: p.Labels[kube.LabelRole],
+		fleet: fleetKey(p.Namespace, p.Labels[kube.LabelFleet]), role: p.Labels[kube.LabelRole],
 		sandbox: fleet.SandboxID(p.Labels[kube.LabelSandbox]),
 		daemon:  mirror, size: requests(p),
 		failed: p.Status.Phase == corev1.PodFailed,
@@ -150,6 +150,10 @@ func podOf(p *corev1.Pod) *pod {
 	}
 	return r
 }
+
+// fleetKey tells a fleet from all others: two of one name may be in two
+// namespaces, and on the same nodes.
+func fleetKey(namespace, name string) string { return namespace + "/" + name }
 
 // timeOf reads a time that we wrote; zero where somebody else did.
 func timeOf(s string) time.Time {

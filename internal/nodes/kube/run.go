@@ -44,7 +44,7 @@ func (n *Nodes) Run(ctx context.Context) {
 	said := ""
 	for {
 		wait := passQuiet
-		if _, err := n.watch.at(n.o.Fleet); err != nil {
+		if _, err := n.watch.at(n.o.key()); err != nil {
 			n.tell()
 		} else if err := n.pass(ctx); err != nil {
 			wait = retryAfter
@@ -276,7 +276,7 @@ func (n *Nodes) tidy(ctx context.Context) error {
 	var stray []string
 	now := n.o.Clock()
 	n.watch.pods.each(func(p *pod) bool {
-		if p.hold == nil || !p.ours || p.role != kube.RoleSeat || p.fleet != n.o.Fleet || p.node == "" {
+		if p.hold == nil || !p.ours || p.role != kube.RoleSeat || p.fleet != n.o.key() || p.node == "" {
 			return true
 		}
 		m, ok := n.watch.nodes.get(p.node)

@@ -70,6 +70,34 @@ func TestCapacity(t *testing.T) {
 	})
 }
 
+// TestSameNameElsewhere: a fleet of the same name in another namespace is another
+// one, on shared nodes and on nodes of its own.
+func TestSameNameElsewhere(t *testing.T) {
+	inBubble(t, func(t *testing.T, c *cluster) {
+		c.node("a")
+		c.node("theirs", func(n *corev1.Node) { n.Labels = nil })
+		c.pod("mine", "a", sandboxOf("coding"))
+		c.pod("s1", "a", sandboxOf("coding"), inNamespace("team-b"))
+		c.pod("s2", "theirs", sandboxOf("coding"), inNamespace("team-b"))
+		n := start(t, c.options())
+		if x, want := listed(t, n)["a"], int64(8000-500-holdSize.cpu); x.MilliCPU != want {
+			t.Errorf("%d thousandths of a core, want %d: the other fleet's sandbox takes its part", x.MilliCPU, want)
+		}
+		if got, err := n.Trespasses(t.Context()); err != nil || len(got) != 0 {
+			t.Errorf("the other fleet's sandboxes are its own: %+v, %v", got, err)
+		}
+		o := c.options()
+		o.Namespace = "team-b"
+		theirs := start(t, o)
+		if x, want := listed(t, theirs)["a"], int64(8000-500-2*holdSize.cpu); x.MilliCPU > 8000-500 || x.MilliCPU < want {
+			t.Errorf("theirs: %d thousandths of a core, want about %d", x.MilliCPU, want)
+		}
+		if got, err := theirs.Trespasses(t.Context()); err != nil || len(got) != 1 || got[0].Kind != fleet.TrespassOutside || got[0].Workload != "sandbox s2" {
+			t.Errorf("theirs, on a node that is not of its selector: %+v, %v", got, err)
+		}
+	})
+}
+
 // TestReleaseOfABusyNode: it is refused by what the API server says, and the
 // node stays in service.
 func TestReleaseOfABusyNode(t *testing.T) {

@@ -76,7 +76,7 @@ func (n *Nodes) survey() *survey {
 
 // sort puts a node where it belongs.
 func (n *Nodes) sort(s *survey, m *machine) {
-	_, held := n.watch.used.of(m.key, n.o.Fleet)
+	_, held := n.watch.used.of(m.key, n.o.key())
 	serves := held != nil || n.o.Headroom == HeadroomNone
 	x := n.node(m, held)
 	switch {
@@ -105,7 +105,7 @@ func (n *Nodes) sort(s *survey, m *machine) {
 
 // node is what a node has for sandboxes, ready; held may be nil.
 func (n *Nodes) node(m *machine, held *pod) fleet.Node {
-	taken, _ := n.watch.used.of(m.key, n.o.Fleet)
+	taken, _ := n.watch.used.of(m.key, n.o.key())
 	free := m.size.minus(taken.size)
 	x := fleet.Node{
 		ID: fleet.NodeID(m.key), State: fleet.NodeReady,

@@ -251,7 +251,7 @@ func (c *cluster) pod(name, node string, change ...func(*corev1.Pod)) {
 	for _, f := range change {
 		f(p)
 	}
-	if _, err := c.client.CoreV1().Pods(ns).Create(context.Background(), p, metav1.CreateOptions{}); err != nil {
+	if _, err := c.client.CoreV1().Pods(p.Namespace).Create(context.Background(), p, metav1.CreateOptions{}); err != nil {
 		c.t.Fatal(err)
 	}
 }
@@ -260,6 +260,10 @@ func sandboxOf(fleetName string) func(*corev1.Pod) {
 	return func(p *corev1.Pod) {
 		p.Labels = map[string]string{kube.LabelOwner: kube.Owner, kube.LabelRole: kube.RoleSandbox, kube.LabelFleet: fleetName, kube.LabelSandbox: p.Name}
 	}
+}
+
+func inNamespace(name string) func(*corev1.Pod) {
+	return func(p *corev1.Pod) { p.Namespace = name }
 }
 
 func ownedBy(kind string) func(*corev1.Pod) {

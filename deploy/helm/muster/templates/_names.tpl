@@ -39,6 +39,11 @@ a cluster. */}}
 {{- default .Release.Namespace .Values.fleets.namespace -}}
 {{- end }}
 
+{{/* Releases of one namespace elect their leaders apart. */}}
+{{- define "muster.lease" -}}
+{{- default (include "muster.fullname" .) .Values.lease.name -}}
+{{- end }}
+
 {{- define "muster.image" -}}
 {{- if .Values.image.digest -}}
 {{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}

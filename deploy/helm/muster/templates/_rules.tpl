@@ -72,10 +72,11 @@ a real API server. */}}
 {{- end }}
 
 {{- define "muster.ownRules" -}}
-# operator: leader election, and its events.
+# operator: leader election, whether another control plane of this namespace runs
+# the same fleets, and its events.
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
-  verbs: [get, create, update]
+  verbs: [get, list, create, update]
 - apiGroups: [""]
   resources: [events]
   verbs: [create, patch]
