@@ -32,9 +32,40 @@ type stageKey struct {
 type stages struct {
 	meter fleet.Meter
 	of    map[stageKey][]forecast.LeadSample
-	short map[fleet.PoolKey]bool // of the last decision: more tasks than sandboxes
+	looks map[fleet.PoolKey]*stock
 	open  map[fleet.PoolKey]*fleet.Reaction
 	past  []fleet.Reaction // oldest first
+}
+
+// stock is what the looks until now saw of a pool's sandboxes beside its tasks.
+type stock struct {
+	short  bool      // more tasks than sandboxes
+	doubt  time.Time // since when they are short, where what waits was seen before with sandboxes enough
+	enough time.Time // the last look that saw enough of them
+	lacked time.Time // the last one that did not
+}
+
+// due is since when a task waits for a sandbox that is not there; zero: none
+// does, or no other than before. Those that waited already when sandboxes were
+// short go on waiting, also after a moment in which all that waited were on
+// lease. And the queue is read before the sandboxes: one look alone cannot tell
+// a task that has just found its sandbox from one that has lost it.
+func (k *stock) due(short bool, oldest, now time.Time) (due time.Time) {
+	switch {
+	case !short:
+		k.doubt, k.enough = time.Time{}, now
+	case !k.doubt.IsZero():
+		due, k.doubt = k.doubt, time.Time{}
+	case k.short || oldest.IsZero() || !oldest.After(k.lacked):
+	case !oldest.Before(k.enough):
+		due = oldest
+	default:
+		k.doubt = now
+	}
+	if k.short = short; short {
+		k.lacked = now
+	}
+	return due
 }
 
 // note keeps a duration; a negative one, of a clock that was set back, is left
@@ -62,21 +93,26 @@ func (s *stages) saw(snap *snapshot, applied time.Time) {
 	if snap.err != "" {
 		return // what could not be read says nothing
 	}
-	if s.short == nil {
-		s.short, s.open = map[fleet.PoolKey]bool{}, map[fleet.PoolKey]*fleet.Reaction{}
+	if s.looks == nil {
+		s.looks, s.open = map[fleet.PoolKey]*stock{}, map[fleet.PoolKey]*fleet.Reaction{}
 	}
 	for i := range snap.o.Pools {
 		p := &snap.o.Pools[i]
 		d := demandIn(&snap.stats, p.Key)
 		r := s.open[p.Key]
-		short, was := d.Backlog-d.Held > p.Ready, s.short[p.Key]
-		s.short[p.Key] = short
+		look := s.looks[p.Key]
+		if look == nil {
+			look = &stock{}
+			s.looks[p.Key] = look
+		}
+		short := d.Backlog-d.Held > p.Ready
+		due := look.due(short, d.Oldest, snap.at)
 		switch {
-		case r == nil && short && !was && !d.Oldest.IsZero(): // those that go on waiting are of the same
-			s.open[p.Key] = &fleet.Reaction{Pool: p.Key, Due: d.Oldest, Seen: snap.at, Applied: applied}
-			s.note(fleet.StageDetect, p.Key, applied, snap.at.Sub(d.Oldest))
+		case r == nil && !due.IsZero(): // those that go on waiting are of the same
+			s.open[p.Key] = &fleet.Reaction{Pool: p.Key, Due: due, Seen: snap.at, Applied: applied}
+			s.note(fleet.StageDetect, p.Key, applied, snap.at.Sub(due))
 			s.note(fleet.StageDecide, p.Key, applied, applied.Sub(snap.at))
-			s.meter.Reacted(fleet.ReactDetect, max(0, snap.at.Sub(d.Oldest)))
+			s.meter.Reacted(fleet.ReactDetect, max(0, snap.at.Sub(due)))
 			s.meter.Reacted(fleet.ReactDecide, max(0, applied.Sub(snap.at)))
 		case r != nil && !short && d.Backlog == 0 && p.Starting == 0 && (r.Ready.IsZero() || applied.Sub(r.Ready) > reactionEnds):
 			delete(s.open, p.Key) // they found one that became free, or were cancelled

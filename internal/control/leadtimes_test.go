@@ -130,3 +130,37 @@ func TestStagesAreBounded(t *testing.T) {
 		t.Errorf("%d samples from %v on", len(list), list[0])
 	}
 }
+
+// TestStockIsInDoubt: tasks that were seen with sandboxes enough, and are seen
+// without in the very next look, wait only if the look after it says so, too.
+func TestStockIsInDoubt(t *testing.T) {
+	at := func(s int) time.Time { return time.Date(2026, 3, 2, 9, 0, s, 0, time.UTC) }
+	type look struct {
+		short      bool
+		oldest, at int
+		due        int // 0: none
+	}
+	for name, looks := range map[string][]look{
+		"a burst":                {{false, 0, 1, 0}, {true, 2, 3, 2}, {true, 2, 4, 0}, {false, 0, 5, 0}, {true, 6, 7, 6}},
+		"the first look":         {{true, 1, 5, 1}},
+		"a torn look":            {{false, 0, 1, 0}, {false, 2, 8, 0}, {true, 2, 9, 0}, {false, 0, 10, 0}},
+		"sandboxes that went":    {{false, 1, 8, 0}, {true, 1, 9, 0}, {true, 1, 11, 9}, {true, 1, 12, 0}},
+		"all on lease":           {{true, 1, 3, 1}, {false, 0, 4, 0}, {true, 2, 5, 0}, {true, 2, 6, 0}, {false, 0, 7, 0}, {true, 8, 9, 8}},
+		"nobody to measure from": {{true, 0, 5, 0}},
+	} {
+		k := &stock{}
+		for i, l := range looks {
+			oldest := time.Time{}
+			if l.oldest > 0 {
+				oldest = at(l.oldest)
+			}
+			want := time.Time{}
+			if l.due > 0 {
+				want = at(l.due)
+			}
+			if got := k.due(l.short, oldest, at(l.at)); !got.Equal(want) {
+				t.Errorf("%s: look %d: due %s, want %s", name, i+1, got, want)
+			}
+		}
+	}
+}

@@ -215,16 +215,16 @@ func TestAPIServerAway(t *testing.T) {
 // 1,000 sandboxes on 125 nodes, or 200 on 25.
 func TestMany(t *testing.T) {
 	t.Parallel()
-	n := 200
+	n, script := 200, "sleep 10"
 	if slow() {
-		n = 1000
+		n, script = 1000, "sleep 90" // longer than it takes here to make so many pods
 	}
 	w := setUp(t, options{inProcess: true, group: kubetest.GroupOptions{Max: n/8 + 5, Boot: time.Second}})
 	w.apply("agents", w.fleetSpec(fmt.Sprintf("capacity: {sandboxes: {min: 0, max: %d}}\nnodes: {provider: kubernetes, slots: 8, max: %d, boot: 5s, kubernetes: {nodeSelector: {pool: %s}}}", n, n/8+5, w.ns)))
 	p := w.plane("serve", "").start()
 	p.ready("agents")
 	begin := time.Now()
-	p.submit("agents", "many", n, "sleep 10")
+	p.submit("agents", "many", n, script)
 	w.until(5*time.Minute, "all run at once", func() error {
 		running := 0
 		for _, v := range p.mustTasks("agents") {
