@@ -16,7 +16,7 @@ const all = [
   ["prepare", "warm", "Prepare", "until the template's prepare commands are done"],
   ["sandbox", "starting", "Sandbox", "image to prepare together, from asked for to ready"],
   ["claim", "running", "Claim", "a task is leased, until its first instruction"],
-  ["react", "bad", "Whole reaction", "a task finds no sandbox, until the first such task runs"],
+  ["react", "demand", "Whole reaction", "a task finds no sandbox, until the first such task runs"],
 ];
 const known = new Map(all.map((x) => [x[0], x]));
 const mostReactions = 12;
@@ -112,7 +112,7 @@ export function stages(s, redraw) {
                   "tr",
                   { key: k, class: k === "react" || k === "sandbox" ? "sum" : "" },
                   h("th", { scope: "row", title: what }, name),
-                  h("td", { class: "lead-scale" }, h("span", { class: `lead-line tone-${tone}`, "aria-hidden": "true" }, ticks.map(([v]) => h("i", { class: "tickline", style: { left: at(v) } })), h("i", { class: "reach", style: { left: at(x.p50Seconds), width: `calc(${at(x.p99Seconds)} - ${at(x.p50Seconds)})` } }), h("i", { class: "mid", style: { left: at(x.p50Seconds) } }), h("i", { class: "end", style: { left: at(x.maxSeconds) } }), k === "react" ? h("i", { class: "bound", style: { left: at(l.withinSeconds) } }) : null)),
+                  h("td", { class: "lead-scale" }, h("span", { class: `lead-line tone-${k === "react" && x.maxSeconds > l.withinSeconds ? "bad" : tone}`, "aria-hidden": "true" }, ticks.map(([v]) => h("i", { class: "tickline", style: { left: at(v) } })), h("i", { class: "reach", style: { left: at(x.p50Seconds), width: `calc(${at(x.p99Seconds)} - ${at(x.p50Seconds)})` } }), h("i", { class: "mid", style: { left: at(x.p50Seconds) } }), h("i", { class: "end", style: { left: at(x.maxSeconds) } }), k === "react" ? h("i", { class: "bound", style: { left: at(l.withinSeconds) } }) : null)),
                   [count(x.samples), span(x.p50Seconds), span(x.p95Seconds), span(x.p99Seconds), span(x.maxSeconds), clock(x.newest)].map((v) => h("td", { class: "num" }, v)),
                 ),
               ),
