@@ -170,6 +170,11 @@ func (w *world) onceEach(tasks []fleet.Task, attempts int) {
 	for _, x := range tasks {
 		if x = w.task(x.ID); x.State != fleet.TaskSucceeded || x.Attempt > attempts {
 			w.t.Errorf("task %s is %s on attempt %d: %s", x.ID, x.State, x.Attempt, x.Result.Message)
+			for _, e := range w.events() {
+				if e.Task == x.ID || e.Layer == "consumers" {
+					w.t.Logf("%s %s %s %s: %s", e.At.Format("04:05.000"), e.Kind, e.Task, e.Sandbox, e.Reason)
+				}
+			}
 		}
 	}
 	if n := len(w.events("task_settled")); n != len(tasks) {
