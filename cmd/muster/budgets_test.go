@@ -14,6 +14,31 @@ import (
 	"muster.dev/muster/internal/store/memory"
 )
 
+// oneEach submits a task of each tenant.
+func oneEach(t *testing.T, store *memory.Store, tenants ...fleet.TenantID) {
+	t.Helper()
+	now := time.Now()
+	for _, tenant := range tenants {
+		task := fleet.Task{ID: fleet.NewTaskID(now), SubmittedAt: now, Spec: fleet.TaskSpec{Tenant: tenant, Template: "default", Command: []string{"true"}}}
+		if _, err := store.Submit(t.Context(), []fleet.Task{task}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// heldIn is how many tasks wait for their tenant.
+func heldIn(t *testing.T, store *memory.Store) (n int) {
+	t.Helper()
+	s, err := store.Queue().Stats(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range s.Pools {
+		n += p.Held
+	}
+	return n
+}
+
 // TestTenantsAreHeld: what the ledger holds reaches the queue of a fleet as it is
 // put together for life, with all that stands around its store.
 func TestTenantsAreHeld(t *testing.T) {
@@ -47,25 +72,7 @@ spec:
 			t.Error(err)
 		}
 	}()
-	held := func() int {
-		t.Helper()
-		s, err := store.Queue().Stats(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		n := 0
-		for _, p := range s.Pools {
-			n += p.Held
-		}
-		return n
-	}
-	now := time.Now()
-	for _, tenant := range []fleet.TenantID{"pay", "web"} {
-		task := fleet.Task{ID: fleet.NewTaskID(now), SubmittedAt: now, Spec: fleet.TaskSpec{Tenant: tenant, Template: "default", Command: []string{"true"}}}
-		if _, err := store.Submit(t.Context(), []fleet.Task{task}); err != nil {
-			t.Fatal(err)
-		}
-	}
+	oneEach(t, store, "pay", "web")
 	for _, c := range []struct {
 		tenants []fleet.TenantID
 		want    int
@@ -73,7 +80,7 @@ spec:
 		if err := u.hold(t.Context(), c.tenants); err != nil {
 			t.Fatal(err)
 		}
-		if n := held(); n != c.want {
+		if n := heldIn(t, store); n != c.want {
 			t.Errorf("with %v held %d tasks wait for their tenant, want %d", c.tenants, n, c.want)
 		}
 	}
@@ -104,13 +111,7 @@ spec:
 				t.Fatal(err)
 			}
 		}
-		for _, tenant := range []fleet.TenantID{"pay", "web"} {
-			now := time.Now()
-			task := fleet.Task{ID: fleet.NewTaskID(now), SubmittedAt: now, Spec: fleet.TaskSpec{Tenant: tenant, Template: "default", Command: []string{"true"}}}
-			if _, err := store.Submit(t.Context(), []fleet.Task{task}); err != nil {
-				t.Fatal(err)
-			}
-		}
+		oneEach(t, store, "pay", "web")
 		say(`["pay"]`) // before it starts
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan struct{})
@@ -127,15 +128,7 @@ spec:
 			}
 			time.Sleep(heldEvery)
 			synctest.Wait()
-			s, err := store.Queue().Stats(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			n := 0
-			for _, p := range s.Pools {
-				n += p.Held
-			}
-			if n != c.want {
+			if n := heldIn(t, store); n != c.want {
 				t.Errorf("after %s %d tasks wait for their tenant, want %d", c.say, n, c.want)
 			}
 		}

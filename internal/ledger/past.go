@@ -50,8 +50,8 @@ func (s *Service) Past(ctx context.Context, q fleet.PastQuery) (fleet.Past, erro
 		step.To = step.From.Add(q.Step)
 		b := cost.NewBook()
 		for ; i < len(books) && books[i].From.Before(step.To); i++ {
-			if err := b.MergeEncoded(books[i].Content, false); err != nil {
-				return fleet.Past{}, fmt.Errorf("book of %s: %w", books[i].From.Format(time.RFC3339), err)
+			if err := merge(b, books[i], false); err != nil {
+				return fleet.Past{}, err
 			}
 		}
 		if p, ok := b.Past(step, known); ok {
@@ -63,17 +63,11 @@ func (s *Service) Past(ctx context.Context, q fleet.PastQuery) (fleet.Past, erro
 
 // completePast fills in and checks a query.
 func (s *Service) completePast(q *fleet.PastQuery) error {
-	if now := s.now(); q.Until.IsZero() || q.Until.After(now) {
-		q.Until = now
-	}
-	if q.Since.IsZero() {
-		q.Since = q.Until.Add(-pastSpan)
+	if err := s.bound(&q.Since, &q.Until, pastSpan); err != nil {
+		return err
 	}
 	whole := q.Until.Sub(q.Since)
-	switch {
-	case whole <= 0:
-		return &fleet.FieldError{Field: "since", Wrong: q.Since.Format(time.RFC3339) + " is not before until, " + q.Until.Format(time.RFC3339), Right: "an earlier time"}
-	case whole > mostDays*day:
+	if whole > mostDays*day {
 		return &fleet.FieldError{Field: "since", Wrong: q.Since.Format(time.DateOnly) + " is more than 400 days before until", Right: "a later time"}
 	}
 	for _, c := range pastSteps {
@@ -89,13 +83,7 @@ func (s *Service) completePast(q *fleet.PastQuery) error {
 	case whole/q.Step > mostPoints:
 		return &fleet.FieldError{Field: "step", Wrong: fmt.Sprintf("%s gives more than %d points", q.Step, mostPoints), Right: "a longer step, or a shorter time"}
 	}
-	// Truncate counts from the year 1, a Monday: a step of a week begins on one.
-	q.Since = q.Since.UTC().Truncate(q.Step)
-	if u := q.Until.UTC().Truncate(q.Step); u.Before(q.Until) {
-		q.Until = u.Add(q.Step)
-	} else {
-		q.Until = u
-	}
+	q.Since, q.Until = widen(q.Since, q.Until, q.Step)
 	return nil
 }
 

@@ -46,23 +46,43 @@ func (st *state) charged() time.Time {
 
 // complete fills in and checks a query.
 func (s *Service) complete(q *fleet.CostQuery) error {
-	now := s.now()
-	if q.Until.IsZero() || q.Until.After(now) {
-		q.Until = now
+	if err := s.bound(&q.Since, &q.Until, 30*day); err != nil {
+		return err
 	}
-	if q.Since.IsZero() {
-		q.Since = q.Until.Add(-30 * 24 * time.Hour)
-	}
-	if !q.Since.Before(q.Until) {
-		return &fleet.FieldError{Field: "since", Wrong: q.Since.Format(time.RFC3339) + " is not before until, " + q.Until.Format(time.RFC3339), Right: "an earlier time"}
-	}
-	q.Since = q.Since.UTC().Truncate(time.Hour)
-	if u := q.Until.UTC().Truncate(time.Hour); u.Before(q.Until) {
-		q.Until = u.Add(time.Hour)
-	} else {
-		q.Until = u
-	}
+	q.Since, q.Until = widen(q.Since, q.Until, time.Hour)
 	return s.knows(q.By)
+}
+
+// bound fills in and checks the times of a query; whole is how long it is about
+// unless it says so.
+func (s *Service) bound(since, until *time.Time, whole time.Duration) error {
+	if now := s.now(); until.IsZero() || until.After(now) {
+		*until = now
+	}
+	if since.IsZero() {
+		*since = until.Add(-whole)
+	}
+	if !since.Before(*until) {
+		return &fleet.FieldError{Field: "since", Wrong: since.Format(time.RFC3339) + " is not before until, " + until.Format(time.RFC3339), Right: "an earlier time"}
+	}
+	return nil
+}
+
+// widen is a time in full steps of UTC that has all of another. Truncate counts
+// from the year 1, a Monday: a step of a week begins on one.
+func widen(since, until time.Time, step time.Duration) (from, to time.Time) {
+	if to = until.UTC().Truncate(step); to.Before(until) {
+		to = to.Add(step)
+	}
+	return since.UTC().Truncate(step), to
+}
+
+// merge adds a book as it is kept to another.
+func merge(b *cost.Book, k fleet.Book, nodes bool) error {
+	if err := b.MergeEncoded(k.Content, nodes); err != nil {
+		return fmt.Errorf("book of %s: %w", k.From.Format(time.RFC3339), err)
+	}
+	return nil
 }
 
 // knows checks what a report is to be split by.
@@ -142,8 +162,8 @@ func (s *Service) sum(ctx context.Context, from, until time.Time, nodes bool) (*
 			return err
 		}
 		for _, k := range books {
-			if err := b.MergeEncoded(k.Content, nodes); err != nil {
-				return fmt.Errorf("book of %s: %w", k.From.Format(time.RFC3339), err)
+			if err := merge(b, k, nodes); err != nil {
+				return err
 			}
 		}
 		return nil
@@ -193,8 +213,8 @@ func (s *Service) Focus(ctx context.Context, q fleet.CostQuery, to io.Writer) er
 	}
 	for _, k := range books {
 		b := cost.NewBook()
-		if err := b.MergeEncoded(k.Content, false); err != nil {
-			return fmt.Errorf("book of %s: %w", k.From.Format(time.RFC3339), err)
+		if err := merge(b, k, false); err != nil {
+			return err
 		}
 		if err := f.Hour(k.From, b); err != nil {
 			return err

@@ -27,8 +27,7 @@ func (s *Service) Series(ctx context.Context, since, until time.Time) (fleet.Cos
 	span, step := fleet.BookHour, time.Hour
 	if q.Until.Sub(q.Since) > hourly {
 		span, step = fleet.BookDay, 24*time.Hour
-		q.Since = q.Since.Truncate(step)
-		q.Until = q.Until.Add(step - 1).Truncate(step)
+		q.Since, q.Until = widen(q.Since, q.Until, step)
 		if q.Until.Sub(q.Since) > mostDays*step {
 			return fleet.CostSeries{}, &fleet.FieldError{Field: "since", Wrong: q.Since.Format(time.DateOnly) + " is more than 400 days before until", Right: "a later time"}
 		}
@@ -40,8 +39,8 @@ func (s *Service) Series(ctx context.Context, since, until time.Time) (fleet.Cos
 	out := fleet.CostSeries{Since: q.Since, Until: q.Until, StepSeconds: step.Seconds(), Points: make([]fleet.CostPoint, 0, len(books))}
 	for _, k := range books {
 		b := cost.NewBook()
-		if err := b.MergeEncoded(k.Content, false); err != nil {
-			return fleet.CostSeries{}, fmt.Errorf("book of %s: %w", k.From.Format(time.RFC3339), err)
+		if err := merge(b, k, false); err != nil {
+			return fleet.CostSeries{}, err
 		}
 		if len(b.Lines) == 0 { // there was no node
 			continue
@@ -63,8 +62,8 @@ func (s *Service) today(ctx context.Context, began time.Time) (*fleet.CostToday,
 		}
 		b := cost.NewBook()
 		for _, k := range found {
-			if err := b.MergeEncoded(k.Content, false); err != nil {
-				return 0, false, fmt.Errorf("book of %s: %w", from.Format(time.RFC3339), err)
+			if err := merge(b, k, false); err != nil {
+				return 0, false, err
 			}
 		}
 		return int64(b.Total()), len(found) > 0, nil

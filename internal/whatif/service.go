@@ -110,7 +110,7 @@ func (s *Service) WhatIf(ctx context.Context, q fleet.WhatIfQuery) (fleet.WhatIf
 	if err := checkPolicies(q.Policies); err != nil {
 		return out, err
 	}
-	if namesFile(q.Patch) { // before it is checked, which opens the file
+	if namesFile(q.Patch) { // the simulation would open it
 		return out, &fleet.FieldError{Field: "spec.cost.priceFile", Wrong: "a file is not opened to simulate", Right: "the prices themselves, in spec.cost.prices"}
 	}
 	changed, changes, err := s.Changed(ctx, q.Patch)
